@@ -1,0 +1,194 @@
+package container
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/dsnet/compress/bzip2"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// A Codec is a compression format.
+type Codec uint8
+
+// Codecs. Each frame is one complete zstd frame, gzip member, LZ4 frame or bzip2 stream.
+const (
+	None  Codec = 0
+	Gzip  Codec = 1
+	Zstd  Codec = 2
+	LZ4   Codec = 3
+	Bzip2 Codec = 4
+)
+
+func (c Codec) valid() bool { return c <= Bzip2 }
+
+func (c Codec) String() string {
+	if !c.valid() {
+		return fmt.Sprintf("codec %d", uint8(c))
+	}
+	return [...]string{"none", "gzip", "zstd", "lz4", "bzip2"}[c]
+}
+
+// An Encoder turns plain bytes into frames. It is used by one goroutine at a time.
+type Encoder struct {
+	codec Codec
+	zstd  *zstd.Encoder
+	// resettable writers of the stream codecs
+	stream interface {
+		io.WriteCloser
+	}
+	reset func(io.Writer) error
+	out   bytes.Buffer
+}
+
+// NewEncoder returns an encoder. level is the codec's own scale as the
+// configuration gives it (zstd 1 to 22, gzip and bzip2 1 to 9, lz4 1 to 12);
+// values outside are clamped.
+func NewEncoder(codec Codec, level int) (*Encoder, error) {
+	e := &Encoder{codec: codec}
+	switch codec {
+	case None:
+		return e, nil
+	case Zstd:
+		var err error
+		e.zstd, err = zstd.NewWriter(nil,
+			zstd.WithEncoderConcurrency(1),
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(max(level, 1))),
+			zstd.WithWindowSize(FrameLimit),
+			zstd.WithEncoderCRC(false)) // the index has a SHA-256 of each frame
+		return e, err
+	case Gzip:
+		w, err := gzip.NewWriterLevel(io.Discard, min(max(level, 1), 9))
+		e.stream, e.reset = w, func(out io.Writer) error { w.Reset(out); return nil }
+		return e, err
+	case LZ4:
+		w := lz4.NewWriter(io.Discard)
+		err := w.Apply(lz4.CompressionLevelOption(lz4Level(level)), lz4.ConcurrencyOption(1), lz4.ChecksumOption(false))
+		e.stream, e.reset = w, func(out io.Writer) error { w.Reset(out); return nil }
+		return e, err
+	case Bzip2:
+		w, err := bzip2.NewWriter(io.Discard, &bzip2.WriterConfig{Level: min(max(level, 1), 9)})
+		e.stream, e.reset = w, func(out io.Writer) error { return w.Reset(out) }
+		return e, err
+	}
+	return nil, fmt.Errorf("compress: %v", codec)
+}
+
+// lz4Level maps the documented scale, where 3 and below is the fast mode.
+func lz4Level(level int) lz4.CompressionLevel {
+	if level <= 3 {
+		return lz4.Fast
+	}
+	return lz4.CompressionLevel(1 << (8 + min(level-3, 9)))
+}
+
+// Append encodes plain, which must not be longer than [FrameLimit], behind dst
+// and returns the grown slice and the frame's index entry.
+func (e *Encoder) Append(dst, plain []byte) ([]byte, Frame, error) {
+	if len(plain) > FrameLimit {
+		return dst, Frame{}, fmt.Errorf("frame of %d bytes, limit is %d", len(plain), FrameLimit)
+	}
+	f := Frame{Plain: uint32(len(plain)), Sum: sha256.Sum256(plain)}
+	before := len(dst)
+	switch {
+	case e.codec == None:
+		dst = append(dst, plain...)
+	case e.zstd != nil:
+		dst = e.zstd.EncodeAll(plain, dst)
+	default:
+		e.out.Reset()
+		err := e.reset(&e.out)
+		if err == nil {
+			_, err = e.stream.Write(plain)
+		}
+		if err := errors.Join(err, e.stream.Close()); err != nil {
+			return dst, Frame{}, fmt.Errorf("compress with %s: %w", e.codec, err)
+		}
+		dst = append(dst, e.out.Bytes()...)
+	}
+	f.Stored = uint32(len(dst) - before)
+	return dst, f, nil
+}
+
+// A Decoder turns frames back into plain bytes. It is used by one goroutine at a time.
+type Decoder struct {
+	zstd *zstd.Decoder
+	gzip *gzip.Reader
+	lz4  *lz4.Reader
+}
+
+// NewDecoder returns a decoder for every codec.
+func NewDecoder() *Decoder { return &Decoder{} }
+
+// Decode appends the plain bytes of one stored frame to dst. It checks length
+// and hash against the index entry.
+func (d *Decoder) Decode(dst []byte, codec Codec, f Frame, stored []byte) ([]byte, error) {
+	before := len(dst)
+	out, err := d.decode(dst, codec, f, stored)
+	if err != nil {
+		return dst, err
+	}
+	plain := out[before:]
+	if len(plain) != int(f.Plain) {
+		return dst, fmt.Errorf("has %d plain bytes, index says %d", len(plain), f.Plain)
+	}
+	if sha256.Sum256(plain) != f.Sum {
+		return dst, errors.New("SHA-256 differs from the index")
+	}
+	return out, nil
+}
+
+func (d *Decoder) decode(dst []byte, codec Codec, f Frame, stored []byte) ([]byte, error) {
+	if codec == None {
+		return append(dst, stored...), nil
+	}
+	if codec == Zstd {
+		if d.zstd == nil {
+			var err error
+			d.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*FrameLimit))
+			if err != nil {
+				return nil, err
+			}
+		}
+		return d.zstd.DecodeAll(stored, dst)
+	}
+	r, err := d.stream(codec, bytes.NewReader(stored))
+	if err != nil {
+		return nil, err
+	}
+	// One byte more than announced shows a frame that is too long.
+	out := bytes.NewBuffer(dst)
+	_, err = io.Copy(out, io.LimitReader(r, int64(f.Plain)+1))
+	return out.Bytes(), err
+}
+
+func (d *Decoder) stream(codec Codec, in *bytes.Reader) (io.Reader, error) {
+	switch codec {
+	case Gzip:
+		if d.gzip == nil {
+			d.gzip = new(gzip.Reader)
+		}
+		return d.gzip, d.gzip.Reset(in)
+	case LZ4:
+		if d.lz4 == nil {
+			d.lz4 = lz4.NewReader(nil)
+		}
+		d.lz4.Reset(in)
+		return d.lz4, nil
+	case Bzip2:
+		return bzip2.NewReader(in, nil)
+	}
+	return nil, fmt.Errorf("decompress: %v", codec)
+}
+
+// Close releases what the decoder holds.
+func (d *Decoder) Close() {
+	if d.zstd != nil {
+		d.zstd.Close()
+	}
+}

@@ -1,0 +1,129 @@
+package container
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+)
+
+// A Writer writes one container from frames that were already encoded, so that
+// any number of goroutines can encode for it. It is used by one goroutine at a time.
+type Writer struct {
+	w      io.Writer
+	frames []Frame
+	at     uint64 // length written
+	plain  uint64
+}
+
+// NewWriter writes the header to w.
+func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	b := h.append(nil)
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	return &Writer{w: w, at: uint64(len(b))}, nil
+}
+
+// WriteFrame appends one encoded frame and returns its number, from 0.
+func (w *Writer) WriteFrame(stored []byte, f Frame) (int, error) {
+	if _, err := w.w.Write(stored); err != nil {
+		return 0, err
+	}
+	w.at += uint64(len(stored))
+	w.plain += uint64(f.Plain)
+	w.frames = append(w.frames, f)
+	return len(w.frames) - 1, nil
+}
+
+// Len returns the bytes written so far, without the index.
+func (w *Writer) Len() int64 { return int64(w.at) }
+
+// Plain returns the plain bytes in the frames so far.
+func (w *Writer) Plain() int64 { return int64(w.plain) }
+
+// Frames returns how many frames were written.
+func (w *Writer) Frames() int { return len(w.frames) }
+
+// Finish writes index and trailer. The container is complete afterwards; the
+// caller closes what lies below.
+func (w *Writer) Finish() error {
+	b := make([]byte, 0, 8+len(w.frames)*entrySize+trailerSize)
+	b = binary.LittleEndian.AppendUint32(b, indexMagic)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(w.frames)*entrySize+trailerSize))
+	for _, f := range w.frames {
+		b = f.append(b)
+	}
+	t := trailer{index: w.at, plain: w.plain, frames: uint32(len(w.frames)), sum: crc32.Checksum(b[8:], castagnoli)}
+	b = t.append(b)
+	n, err := w.w.Write(b)
+	w.at += uint64(n)
+	return err
+}
+
+// A StreamWriter cuts a stream of plain bytes into frames of a container.
+type StreamWriter struct {
+	w      *Writer
+	enc    *Encoder
+	plain  []byte
+	stored []byte
+}
+
+// NewStreamWriter writes the header to w and encodes what is written to the
+// result with the given codec and level.
+func NewStreamWriter(w io.Writer, h Header, level int) (*StreamWriter, error) {
+	enc, err := NewEncoder(h.Codec, level)
+	if err != nil {
+		return nil, err
+	}
+	cw, err := NewWriter(w, h)
+	if err != nil {
+		return nil, err
+	}
+	return &StreamWriter{w: cw, enc: enc, plain: make([]byte, 0, FrameLimit)}, nil
+}
+
+// Write implements [io.Writer].
+func (s *StreamWriter) Write(p []byte) (int, error) {
+	written := 0
+	for len(p) > 0 {
+		n := min(len(p), FrameLimit-len(s.plain))
+		s.plain = append(s.plain, p[:n]...)
+		p, written = p[n:], written+n
+		if len(s.plain) == FrameLimit {
+			if err := s.EndFrame(); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}
+
+// EndFrame ends the current frame, so that what follows begins a new one. It
+// does nothing when the current frame is empty.
+func (s *StreamWriter) EndFrame() error {
+	if len(s.plain) == 0 {
+		return nil
+	}
+	var f Frame
+	var err error
+	if s.stored, f, err = s.enc.Append(s.stored[:0], s.plain); err != nil {
+		return err
+	}
+	s.plain = s.plain[:0]
+	_, err = s.w.WriteFrame(s.stored, f)
+	return err
+}
+
+// Frames returns how many frames were written.
+func (s *StreamWriter) Frames() int { return s.w.Frames() }
+
+// Len returns the stored bytes written so far.
+func (s *StreamWriter) Len() int64 { return s.w.Len() }
+
+// Finish ends the last frame and writes index and trailer.
+func (s *StreamWriter) Finish() error {
+	if err := s.EndFrame(); err != nil {
+		return err
+	}
+	return s.w.Finish()
+}
