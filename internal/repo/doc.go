@@ -1,0 +1,33 @@
+// Package repo gives the objects of one server's repository their meaning:
+// which backups exist, what they consist of, which packs they refer to, and
+// which WAL is stored.
+//
+// # Layout
+//
+//	format                          repository id, system identifier, format version (JSON)
+//	backup/<label>/manifest         our description of one backup; writing it is the commit
+//	backup/<label>/backup_manifest  PostgreSQL's own manifest, byte for byte
+//	pack/<label>/<n>                frames of file data, about 64 MiB each
+//	wal/<timeline>/<segment>        one finished WAL segment
+//	wal/<timeline>.history          timeline history, as the server sent it
+//
+// All but format and histories are containers (package container). Beside the
+// objects, on the local disk only, lie receive/ (segments being streamed),
+// tmp/ (unfinished objects) and lock (taken by the job that changes backups).
+//
+// # Terms
+//
+// A backup is a [Label] with a manifest. Its manifest lists every file with its
+// [Extent]s: runs of plain bytes in packs, of this backup or of any earlier
+// one. A pack no manifest refers to is dead.
+//
+// # Guarantees
+//
+// A backup is listed if and only if its manifest object exists, and that is
+// written last. Deleting a backup removes its manifest first and then only
+// packs to which no other manifest refers, so a crash in between leaves dead
+// packs, never a listed backup that lacks one. [Repository.Sweep] removes them.
+//
+// One unreadable manifest does not hide the other backups; it is listed with
+// its error, and nothing is collected while it is there.
+package repo

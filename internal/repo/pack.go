@@ -1,0 +1,108 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+)
+
+// PackTarget is the stored length at which a pack is closed and the next begun.
+const PackTarget = 64 << 20
+
+// PackName returns the object name of pack n of a backup.
+func PackName(l Label, n int) string { return fmt.Sprintf("pack/%s/%d", l, n) }
+
+// A PackSet opens the packs of a manifest as they are needed and keeps the most
+// recently used open. It is safe for concurrent use.
+type PackSet struct {
+	repo  *Repository
+	refs  []PackRef
+	limit int
+
+	mu    sync.Mutex
+	clock int
+	open  map[int]*openPack
+}
+
+type openPack struct {
+	object storage.Object
+	reader *container.Reader
+	used   int
+	users  int
+}
+
+// PackSet returns the packs of refs; at most limit stay open.
+func (r *Repository) PackSet(refs []PackRef, limit int) *PackSet {
+	return &PackSet{repo: r, refs: refs, limit: limit, open: map[int]*openPack{}}
+}
+
+// Use calls use with the reader of row i of the pack table. The reader is valid
+// during the call only.
+func (p *PackSet) Use(ctx context.Context, i int, use func(*container.Reader) error) error {
+	o, err := p.acquire(ctx, i)
+	if err != nil {
+		return err
+	}
+	defer p.release(o)
+	return use(o.reader)
+}
+
+func (p *PackSet) acquire(ctx context.Context, i int) (*openPack, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clock++
+	if o := p.open[i]; o != nil {
+		o.used, o.users = p.clock, o.users+1
+		return o, nil
+	}
+	name := p.refs[i].Name
+	object, err := p.repo.engine.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := container.NewReader(name, object, object.Size(), container.Pack)
+	if err != nil {
+		_ = object.Close()
+		return nil, err
+	}
+	p.evict()
+	o := &openPack{object: object, reader: reader, used: p.clock, users: 1}
+	p.open[i] = o
+	return o, nil
+}
+
+// evict closes idle packs until there is room, the longest unused first.
+func (p *PackSet) evict() {
+	for len(p.open) >= p.limit {
+		oldest := -1
+		for i, o := range p.open {
+			if o.users == 0 && (oldest < 0 || o.used < p.open[oldest].used) {
+				oldest = i
+			}
+		}
+		if oldest < 0 {
+			return
+		}
+		_ = p.open[oldest].object.Close()
+		delete(p.open, oldest)
+	}
+}
+
+func (p *PackSet) release(o *openPack) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o.users--
+}
+
+// Close closes all packs. No use may be in progress.
+func (p *PackSet) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, o := range p.open {
+		_ = o.object.Close()
+		delete(p.open, i)
+	}
+}

@@ -1,0 +1,212 @@
+package repo
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+)
+
+// FormatVersion is the version of the repository layout.
+const FormatVersion = 1
+
+// Owners of stages; see [storage.Engine.Sweep].
+const (
+	OwnerJob = "job"
+	OwnerWAL = "wal"
+)
+
+// A Format is the content of the object "format".
+type Format struct {
+	Version    int    `json:"format"`
+	Repository string `json:"repository"` // random id
+	System     string `json:"system_identifier"`
+}
+
+// A SystemMismatchError reports a server that is not the one whose backups and
+// WAL the repository holds.
+type SystemMismatchError struct {
+	Server     string
+	Repository string // system identifier in the repository
+	Have       string // system identifier of the server
+}
+
+func (e *SystemMismatchError) Error() string {
+	return fmt.Sprintf("server %q: its system identifier is %s, the repository belongs to %s: "+
+		"check host and port, or give the new cluster a section of its own", e.Server, e.Have, e.Repository)
+}
+
+// ErrNoBackup reports a label or identifier that names no backup.
+var ErrNoBackup = errors.New("no such backup")
+
+// A Repository is the repository of one server. It is safe for concurrent use;
+// changing backups also needs [Repository.Lock], across processes.
+type Repository struct {
+	server string
+	dir    string // local directory of receive/, tmp/ and lock
+	fs     durable.FS
+	engine storage.Engine
+}
+
+// Open returns the repository of server below baseDir on the local disk. It
+// makes the directory if it is missing; everything it later changes goes
+// through fsys.
+func Open(fsys durable.FS, baseDir, server string) (*Repository, error) {
+	dir := filepath.Join(baseDir, server)
+	if err := durable.MkdirAll(fsys, dir); err != nil {
+		return nil, fmt.Errorf("server %q: open repository: %w", server, err)
+	}
+	return &Repository{server: server, dir: dir, fs: fsys, engine: storage.NewLocal(fsys, dir)}, nil
+}
+
+// Server returns the name of the server.
+func (r *Repository) Server() string { return r.server }
+
+// Dir returns the local directory of the repository.
+func (r *Repository) Dir() string { return r.dir }
+
+// Engine returns the storage engine below.
+func (r *Repository) Engine() storage.Engine { return r.engine }
+
+// Format reads the object "format". It is [fs.ErrNotExist] before [Repository.Bind].
+func (r *Repository) Format(ctx context.Context) (Format, error) {
+	b, err := storage.ReadAll(ctx, r.engine, "format", 4096)
+	if err != nil {
+		return Format{}, err
+	}
+	var f Format
+	if err := json.Unmarshal(b, &f); err != nil {
+		return Format{}, fmt.Errorf("server %q: %s: %w", r.server, filepath.Join(r.dir, "format"), err)
+	}
+	if f.Version != FormatVersion {
+		return Format{}, fmt.Errorf("server %q: repository format %d, this program reads %d", r.server, f.Version, FormatVersion)
+	}
+	return f, nil
+}
+
+// Bind ties the repository to a cluster: the first call writes the format
+// object, later calls fail with a [*SystemMismatchError] when system differs.
+// owner is the stage owner of the calling process.
+func (r *Repository) Bind(ctx context.Context, owner, system string) error {
+	f, err := r.Format(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		f = Format{Version: FormatVersion, Repository: rand.Text(), System: system}
+		b, _ := json.Marshal(f)
+		err = storage.Put(ctx, r.engine, owner, "format", append(b, '\n'))
+		if errors.Is(err, fs.ErrExist) { // another process was first
+			f, err = r.Format(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if f.System != system {
+		return &SystemMismatchError{Server: r.server, Repository: f.System, Have: system}
+	}
+	return nil
+}
+
+// Lock takes the lock of the process that changes backups. It fails with a
+// [*durable.LockedError] when another has it.
+func (r *Repository) Lock() (*durable.Lock, error) {
+	return durable.TryLock(filepath.Join(r.dir, "lock"))
+}
+
+// A Backup is a row of the catalog.
+type Backup struct {
+	Label   Label
+	Summary Summary
+	Err     error // why the manifest cannot be read; Summary is then empty
+}
+
+// Backups lists the backups, oldest first.
+func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Backup, 0, len(labels))
+	for _, l := range labels {
+		b := Backup{Label: l}
+		m, err := r.openSummary(ctx, l)
+		switch {
+		case err == nil:
+			b.Summary = m.Summary
+			_ = m.Close()
+		case errors.Is(err, fs.ErrNotExist):
+			continue // deleted while we look
+		default:
+			b.Err = err
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func (r *Repository) labels(ctx context.Context) ([]Label, error) {
+	objects, err := r.engine.List(ctx, "backup")
+	if err != nil {
+		return nil, err
+	}
+	var labels []Label
+	for _, o := range objects {
+		dir, ok := strings.CutSuffix(strings.TrimPrefix(o.Name, "backup/"), "/manifest")
+		if l, err := ParseLabel(dir); ok && err == nil {
+			labels = append(labels, l)
+		}
+	}
+	return labels, nil
+}
+
+// Find resolves an identifier: "newest" or "latest", "oldest", or a label. It
+// wraps [ErrNoBackup] when there is none.
+func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
+	list, err := r.Backups(ctx)
+	if err != nil {
+		return Backup{}, err
+	}
+	none := fmt.Errorf("server %q: backup %q: %w", r.server, id, ErrNoBackup)
+	switch id {
+	case "newest", "latest", "oldest":
+		if len(list) == 0 {
+			return Backup{}, none
+		}
+		if id == "oldest" {
+			return list[0], nil
+		}
+		return list[len(list)-1], nil
+	}
+	for _, b := range list {
+		if string(b.Label) == id {
+			return b, nil
+		}
+	}
+	return Backup{}, none
+}
+
+// NextLabel returns the label for a backup that starts now. It avoids the labels of
+// backups, leftovers of unfinished ones and those that C pgmoneta made.
+func (r *Repository) NextLabel(ctx context.Context, now time.Time) (Label, error) {
+	var newest Label
+	for _, dir := range []string{"backup", "pack"} {
+		entries, err := os.ReadDir(filepath.Join(r.dir, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		for _, e := range entries {
+			if l, err := ParseLabel(e.Name()); err == nil {
+				newest = max(newest, l)
+			}
+		}
+	}
+	return NewLabel(now, newest), context.Cause(ctx)
+}

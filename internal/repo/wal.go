@@ -1,0 +1,179 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+)
+
+// ReceiveDir is where segments are received before they are stored. A name
+// with the suffix ".partial" is being filled; one without is complete and durable.
+func (r *Repository) ReceiveDir() string { return filepath.Join(r.dir, "receive") }
+
+func segmentObject(name string) string { return "wal/" + name[:8] + "/" + name }
+
+func historyObject(tli pg.Timeline) string { return "wal/" + pg.HistoryName(tli) }
+
+// StoreSegment stores a complete segment of the given name from in, which must
+// hold exactly size bytes. It fails with [fs.ErrExist] if it is there already.
+func (r *Repository) StoreSegment(ctx context.Context, name string, size pg.SegmentSize, in io.Reader, codec container.Codec, level int) (stored int64, err error) {
+	stage, err := r.engine.Stage(ctx, OwnerWAL)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = stage.Abort() }()
+	up, err := stage.Create(ctx, segmentObject(name))
+	if err != nil {
+		return 0, err
+	}
+	w, err := container.NewStreamWriter(up, container.Header{Kind: container.Segment, Codec: codec}, level)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(w, in)
+	if err != nil {
+		return 0, err
+	}
+	if n != int64(size) {
+		return 0, fmt.Errorf("segment %s has %d bytes, want %d", name, n, size)
+	}
+	if err := w.Finish(); err != nil {
+		return 0, err
+	}
+	if err := up.Close(); err != nil {
+		return 0, err
+	}
+	return w.Len(), stage.Commit(ctx)
+}
+
+// A WALSegment is an opened segment. Close it.
+type WALSegment struct {
+	*container.Reader
+	object storage.Object
+}
+
+// Close closes the segment's object.
+func (s *WALSegment) Close() error { return s.object.Close() }
+
+// OpenSegment opens a stored segment. A missing one is [fs.ErrNotExist].
+func (r *Repository) OpenSegment(ctx context.Context, name string) (*WALSegment, error) {
+	if !pg.IsSegmentName(name) {
+		return nil, fmt.Errorf("%q is no name of a WAL segment", name)
+	}
+	object := segmentObject(name)
+	o, err := r.engine.Open(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	c, err := container.NewReader(object, o, o.Size(), container.Segment)
+	if err != nil {
+		_ = o.Close()
+		return nil, err
+	}
+	return &WALSegment{Reader: c, object: o}, nil
+}
+
+// HasSegment reports whether a segment is stored.
+func (r *Repository) HasSegment(ctx context.Context, name string) (bool, error) {
+	o, err := r.engine.Open(ctx, segmentObject(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, o.Close()
+}
+
+// A WALListing is what is stored of a server's WAL.
+type WALListing struct {
+	Segments  []string // names, ascending
+	Histories []pg.Timeline
+	Bytes     int64 // stored
+}
+
+// ListWAL lists the stored WAL.
+func (r *Repository) ListWAL(ctx context.Context) (WALListing, error) {
+	objects, err := r.engine.List(ctx, "wal")
+	if err != nil {
+		return WALListing{}, err
+	}
+	var l WALListing
+	for _, o := range objects {
+		base := o.Name[strings.LastIndexByte(o.Name, '/')+1:]
+		if pg.IsSegmentName(base) && o.Name == segmentObject(base) {
+			l.Segments = append(l.Segments, base)
+			l.Bytes += o.Size
+		} else if tli, ok := pg.ParseHistoryName(base); ok {
+			l.Histories = append(l.Histories, tli)
+			l.Bytes += o.Size
+		}
+	}
+	return l, nil
+}
+
+// StoreHistory stores a timeline history file as the server sent it. One that
+// is there already must have the same content up to the last ancestor.
+func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content []byte) error {
+	err := storage.Put(ctx, r.engine, OwnerWAL, historyObject(tli), content)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	have, err := storage.ReadAll(ctx, r.engine, historyObject(tli), historyLimit)
+	if err != nil {
+		return err
+	}
+	if string(have) != string(content) {
+		return fmt.Errorf("server %q: history of timeline %d differs from the stored %s: two servers were promoted to the same timeline",
+			r.server, tli, filepath.Join(r.dir, historyObject(tli)))
+	}
+	return nil
+}
+
+const historyLimit = 1 << 20
+
+// HistoryContent returns the stored history file of tli, byte for byte.
+func (r *Repository) HistoryContent(ctx context.Context, tli pg.Timeline) ([]byte, error) {
+	return storage.ReadAll(ctx, r.engine, historyObject(tli), historyLimit)
+}
+
+// History returns the history of tli. Timeline 1 needs no file.
+func (r *Repository) History(ctx context.Context, tli pg.Timeline) (pg.History, error) {
+	if tli == 1 {
+		return pg.History{Timeline: 1}, nil
+	}
+	b, err := r.HistoryContent(ctx, tli)
+	if err != nil {
+		return pg.History{}, fmt.Errorf("server %q: history of timeline %d: %w", r.server, tli, err)
+	}
+	return pg.ParseHistory(tli, b)
+}
+
+// Received lists the segments in the receive directory: those complete but not
+// yet stored, and those being filled, without their suffix.
+func (r *Repository) Received() (complete, partial []string, err error) {
+	entries, err := os.ReadDir(r.ReceiveDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	for _, e := range entries {
+		name, isPartial := strings.CutSuffix(e.Name(), ".partial")
+		switch {
+		case !pg.IsSegmentName(name):
+		case isPartial:
+			partial = append(partial, name)
+		default:
+			complete = append(complete, name)
+		}
+	}
+	return complete, partial, err
+}
