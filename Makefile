@@ -1,0 +1,72 @@
+# Builds, tests and installs pgmoneta. "make" alone lists the targets.
+#
+# Tests use real PostgreSQL servers. test/install/postgres.sh fetches what is missing into a cache directory outside
+# this tree (test/install/postgres.sh --cache-dir prints it); a server that cannot be had is a failure, never a skip.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+FUZZTIME ?= 60s
+
+bindir := $(DESTDIR)$(PREFIX)/bin
+mandir := $(DESTDIR)$(PREFIX)/share/man
+exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
+
+postgres := test/install/postgres.sh
+
+.PHONY: help build test test-all test-race bench fuzz lint install demo demo-stop clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build static binaries of all programs into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+test: ## run all tests against PostgreSQL 15 and 17
+	$(postgres) 15 17
+	PGMONETA_TEST_PG="15 17" go test -count=1 -timeout 14m ./...
+
+test-all: ## run all tests, long ones too, against PostgreSQL 14 to 18; those without a server also under the race detector
+	$(postgres)
+	CGO_ENABLED=1 go test -race -count=1 -timeout 60m $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v /test/pgtest | cut -d ' ' -f 1)
+	PGMONETA_TEST_PG=all PGMONETA_TEST_LONG=1 go test -count=1 -timeout 60m ./...
+
+test-race: ## run all tests under the race detector against PostgreSQL 15 and 17; needs gcc
+	$(postgres) 15 17
+	CGO_ENABLED=1 PGMONETA_TEST_PG="15 17" go test -race -count=1 -timeout 40m ./...
+
+bench: ## measure against other backup tools
+	test/bench/bench.sh
+
+fuzz: ## run every fuzz target of the tree for FUZZTIME (60s), one after the other
+	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { f[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, f[i]; n = 0 }'); \
+	[ -n "$$targets" ] || { echo "no fuzz targets"; exit 1; }; \
+	printf 'fuzz targets:\n%s\n' "$$targets"; \
+	while read -r package target; do \
+		echo "== $$package $$target $(FUZZTIME)"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done <<<"$$targets"
+
+lint: ## gofmt, go vet, staticcheck, govulncheck
+	test/install/lint.sh
+
+install: build ## install programs, manual pages and example configuration below $(DESTDIR)$(PREFIX)
+	install -d "$(bindir)"
+	install -m 755 bin/* "$(bindir)"
+	@for page in $(wildcard doc/man/*.[1-8]); do \
+		install -D -v -m 644 "$$page" "$(mandir)/man$${page##*.}/$${page##*/}"; \
+	done
+	@for example in $(wildcard doc/etc/*); do \
+		install -D -v -m 644 "$$example" "$(exampledir)/$${example##*/}"; \
+	done
+
+demo: build ## start a demonstration: servers, load, pgmoneta
+	test/demo/demo.sh
+
+demo-stop: ## end the demonstration and remove what it made
+	test/demo/stop.sh
+
+clean: ## remove what was built; the cache of servers stays
+	rm -rf bin
