@@ -1,0 +1,154 @@
+package metrics
+
+import (
+	"crypto/fips140"
+	"maps"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// designed are the families named by today's conventions.
+func designed() []family {
+	return slices.Concat(designedService(), designedWAL(), designedBackups())
+}
+
+func designedService() []family {
+	return []family{
+		{
+			name: "pgmoneta_build_info", help: "What is running, in the labels.",
+			kind: prometheus.GaugeValue, labels: []string{"version", "revision", "goversion", "fips"},
+			samples: func(s *Snapshot, emit emit) {
+				emit(1, s.Version, revision(), runtime.Version(), strconv.FormatBool(fips140.Enabled()))
+			},
+		},
+		perServer("server", "pgmoneta_server_up", "1 if the server is usable.", func(v *Server) float64 { return number(v.Online) }),
+	}
+}
+
+// revision returns the commit the binary was built from, "" when the build does not say.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func designedWAL() []family {
+	const server = "server"
+	return []family{
+		perServer(server, "pgmoneta_wal_receiver_up", "1 while WAL is being received.", func(v *Server) float64 { return number(v.WAL.Streaming) }),
+		position("pgmoneta_wal_received_lsn_bytes", "End of the WAL received and written, as a byte position.", func(w *WAL) uint64 { return w.Written }),
+		position("pgmoneta_wal_flushed_lsn_bytes", "End of the WAL on stable storage and reported to the server, as a byte position.", func(w *WAL) uint64 { return w.Flushed }),
+		position("pgmoneta_wal_stored_lsn_bytes", "End of the WAL stored in the repository, as a byte position.", func(w *WAL) uint64 { return w.Stored }),
+		position("pgmoneta_wal_server_lsn_bytes", "End of the WAL on the server, as a byte position.", func(w *WAL) uint64 { return w.Server }),
+		lag("pgmoneta_wal_lag_bytes", "Bytes of WAL on the server that are not flushed here.", func(w *WAL) float64 { return float64(w.LagBytes) }),
+		lag("pgmoneta_wal_lag_seconds", "Age of the oldest WAL on the server that is not flushed here.", func(w *WAL) float64 { return w.LagSeconds }),
+		labelled(prometheus.GaugeValue, "pgmoneta_wal_last_received_timestamp_seconds", "When WAL arrived last.", []string{server},
+			func(v *Server, emit emit) {
+				if !v.WAL.LastReceived.IsZero() {
+					emit(unix(v.WAL.LastReceived), v.Name)
+				}
+			}),
+		counterPerServer("pgmoneta_wal_received_bytes_total", "Bytes of WAL received.", func(v *Server) uint64 { return v.WAL.ReceivedBytes }),
+		labelled(prometheus.CounterValue, "pgmoneta_wal_receiver_restarts_total", "Times receiving began again, by what had ended: worker or connection.",
+			[]string{server, "reason"}, func(v *Server, emit emit) {
+				emit(float64(v.WAL.Restarts), v.Name, "worker")
+				emit(float64(v.WAL.Reconnects), v.Name, "connection")
+			}),
+		counterPerServer("pgmoneta_wal_receiver_errors_total", "Errors that ended receiving.", func(v *Server) uint64 { return v.WAL.Errors }),
+		perServer(server, "pgmoneta_wal_segments", "Finished WAL segments in the repository.", func(v *Server) float64 { return float64(v.WAL.Segments) }),
+		perServer(server, "pgmoneta_wal_size_bytes", "Bytes of stored WAL.", func(v *Server) float64 { return float64(v.WAL.Bytes) }),
+		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_active", "1 while the replication slot is in use by this daemon.",
+			[]string{server, "slot"}, func(v *Server, emit emit) {
+				if v.WAL.Slot != "" {
+					emit(number(v.WAL.Streaming), v.Name, v.WAL.Slot)
+				}
+			}),
+	}
+}
+
+// position is a gauge that is absent while the position is unknown: a zero would look like a jump backwards.
+func position(name, help string, value func(w *WAL) uint64) family {
+	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if p := value(&v.WAL); p != 0 {
+			emit(float64(p), v.Name)
+		}
+	})
+}
+
+// lag is a gauge that is absent while the end of WAL on the server is unknown: no lag must mean no lag.
+func lag(name, help string, value func(w *WAL) float64) family {
+	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if v.WAL.Server != 0 {
+			emit(value(&v.WAL), v.Name)
+		}
+	})
+}
+
+func designedBackups() []family {
+	return []family{
+		labelled(prometheus.GaugeValue, "pgmoneta_backups", "Number of backups by type and state; each counts once, kept means valid and kept.",
+			[]string{"server", "type", "state"}, backupCounts),
+		labelled(prometheus.GaugeValue, "pgmoneta_backup_last_success_timestamp_seconds", "When the last successful backup of the type ended.",
+			[]string{"server", "type"}, func(v *Server, emit emit) {
+				if !v.LastFull.IsZero() {
+					emit(unix(v.LastFull), v.Name, "full")
+				}
+				if !v.LastIncremental.IsZero() {
+					emit(unix(v.LastIncremental), v.Name, "incremental")
+				}
+			}),
+		labelled(prometheus.CounterValue, "pgmoneta_backup_failures_total", "Backups that failed.", []string{"server", "reason"}, backupFailures),
+	}
+}
+
+func backupCounts(v *Server, emit emit) {
+	counts := map[[2]string]int{}
+	for i := range v.Backups {
+		counts[[2]string{v.Backups[i].kind(), v.Backups[i].state()}]++
+	}
+	for _, kind := range []string{"full", "incremental"} {
+		for _, state := range []string{"valid", "invalid", "kept"} {
+			emit(float64(counts[[2]string{kind, state}]), v.Name, kind, state)
+		}
+	}
+}
+
+func (b *Backup) kind() string {
+	if b.Incremental {
+		return "incremental"
+	}
+	return "full"
+}
+
+func (b *Backup) state() string {
+	switch {
+	case !b.Valid:
+		return "invalid"
+	case b.Keep:
+		return "kept"
+	default:
+		return "valid"
+	}
+}
+
+// backupFailures starts at zero before the first failure, so that increase() sees that one too.
+func backupFailures(v *Server, emit emit) {
+	if len(v.Failures) == 0 {
+		emit(0, v.Name, "other")
+		return
+	}
+	for _, reason := range slices.Sorted(maps.Keys(v.Failures)) {
+		emit(float64(v.Failures[reason]), v.Name, reason)
+	}
+}

@@ -1,0 +1,109 @@
+package metrics
+
+import "time"
+
+// A Source knows the present state of the daemon.
+type Source interface {
+	// Snapshot returns the state now. It is called once per scrape, from several goroutines at
+	// the same time, and must not wait for servers or disks. The result is not changed afterwards.
+	Snapshot() Snapshot
+}
+
+// A Snapshot is the state of the daemon at one moment.
+type Snapshot struct {
+	Version     string
+	Log         LogCounts
+	Retention   Retention
+	Compression int // configuration code: 0 none, 17 gzip, 18 zstd, 19 lz4, 20 bzip2, 33 to 35 on the server
+	Storage     Storage
+	Servers     []Server // names are unique
+}
+
+// LogCounts are the lines logged since the start or the last reset of the counters.
+type LogCounts struct {
+	Info, Warn, Error, Fatal uint64
+}
+
+// Retention is how long backups are kept. Zero or less means unset.
+type Retention struct {
+	Days, Weeks, Months, Years int
+}
+
+// Storage is the file system below base_dir, in bytes.
+type Storage struct {
+	Used  uint64 // by base_dir
+	Free  uint64 // for us
+	Total uint64 // of the file system
+}
+
+// A Server is one PostgreSQL server of the configuration.
+type Server struct {
+	Name      string
+	Online    bool // we regard it as usable
+	Primary   bool // it is not in recovery
+	Valid     bool // it meets the requirements
+	Checksums bool // of data pages
+	Timeline  uint32
+	Workers   int       // as effective
+	Retention Retention // as effective
+	WAL       WAL
+	Active    Active
+
+	Backups     []Backup // ascending by label
+	BackupBytes uint64   // all backups of the server as stored
+	TotalBytes  uint64   // everything stored of the server
+
+	LastFull        time.Time // end of the last full backup that succeeded, zero if none
+	LastIncremental time.Time // end of the last incremental one
+	// Failures counts backups that failed since the start, by a reason out of a small fixed set.
+	Failures map[string]uint64
+}
+
+// WAL is the state of one WAL receiver. Positions are LSNs; 0 means unknown.
+type WAL struct {
+	Streaming bool
+	Slot      string // replication slot, "" without one
+	File      string // being written, such as 000000010000000000000042.partial
+
+	Written uint64 // received and written
+	Flushed uint64 // on stable storage and reported
+	Stored  uint64 // end of the last segment in the repository
+	Server  uint64 // end of WAL on the server
+
+	LagBytes     uint64    // from Flushed to Server; shown only while Server is known
+	LagSeconds   float64   // age of the oldest byte in between; shown only while Server is known
+	LastReceived time.Time // of the last WAL byte, zero if none
+
+	ReceivedBytes uint64 // since the start
+	Restarts      uint64 // of the worker
+	Reconnects    uint64 // of the replication connection
+	Errors        uint64 // that ended streaming
+
+	Segments uint64 // finished segments in the repository
+	Bytes    uint64 // their size as stored
+}
+
+// Active tells which jobs run on a server.
+type Active struct {
+	Backup, Restore, Archive, Delete, Retention bool
+}
+
+// A Backup is one backup of the catalog.
+type Backup struct {
+	Label       string // 14 digits
+	Valid       bool
+	Keep        bool
+	Incremental bool
+	Major       int
+	Minor       int
+	Elapsed     time.Duration
+
+	StoredBytes  uint64 // as it lies in the repository
+	RestoreBytes uint64 // after a restore
+
+	StartLSN      uint64
+	CheckpointLSN uint64
+	EndLSN        uint64
+	StartTimeline uint32
+	EndTimeline   uint32
+}
