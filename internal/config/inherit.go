@@ -1,0 +1,97 @@
+package config
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// Workers returns the number of workers for a server, at most one for each CPU; 0 means that the job does its work alone.
+func (c *Config) Workers(s *Server) int {
+	n := c.Main.Workers
+	if s.Workers >= 0 {
+		n = s.Workers
+	}
+	return min(n, runtime.GOMAXPROCS(0))
+}
+
+// MaxRate returns the limit for a server in bytes per second, 0 for none.
+func (c *Config) MaxRate(s *Server) int64 {
+	if s.MaxRate >= 0 {
+		return s.MaxRate
+	}
+	return c.Main.MaxRate
+}
+
+// Retention returns the retention of a server; each field the server leaves unset is that of the main section.
+func (c *Config) Retention(s *Server) Retention { return s.Retention.or(c.Main.Retention) }
+
+// Progress reports whether progress of a server is tracked.
+func (c *Config) Progress(s *Server) bool {
+	if s.Progress == Unset {
+		return c.Main.Progress
+	}
+	return s.Progress == Yes
+}
+
+// CreateSlot reports whether the replication slot of a server is created when it is missing.
+func (c *Config) CreateSlot(s *Server) bool {
+	if s.CreateSlot == Unset {
+		return c.Main.CreateSlot == Yes
+	}
+	return s.CreateSlot == Yes
+}
+
+// Workspace returns the workspace directory of a server, empty when there is none.
+func (c *Config) Workspace(s *Server) string { return firstSet(s.Workspace, c.Main.Workspace) }
+
+// Passfile returns the pgpass file of a server, empty when there is none.
+func (c *Config) Passfile(s *Server) string { return firstSet(s.Passfile, c.Main.Passfile) }
+
+// S3 returns the S3 settings of a server. Its TLS switch counts only when it also has a port or an endpoint of its own.
+func (c *Config) S3(s *Server) S3 {
+	m, o := c.Main.S3, s.S3
+	out := S3{
+		UseTLS:          m.UseTLS,
+		StorageClass:    firstSet(o.StorageClass, m.StorageClass),
+		Endpoint:        firstSet(o.Endpoint, m.Endpoint),
+		Port:            firstPositive(o.Port, m.Port),
+		Region:          firstSet(o.Region, m.Region),
+		AccessKeyID:     firstSet(o.AccessKeyID, m.AccessKeyID),
+		SecretAccessKey: m.SecretAccessKey,
+		Bucket:          firstSet(o.Bucket, m.Bucket),
+		BaseDir:         firstSet(o.BaseDir, m.BaseDir),
+	}
+	if o.Port != 0 || o.Endpoint != "" {
+		out.UseTLS = o.UseTLS
+	}
+	if !o.SecretAccessKey.IsZero() {
+		out.SecretAccessKey = o.SecretAccessKey
+	}
+	return out
+}
+
+func firstSet(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// PIDPath returns the path of the pid file: the key pidfile, else pgmoneta.<host>.pid in the socket directory.
+func (m *Main) PIDPath() string {
+	if m.PIDFile != "" {
+		return m.PIDFile
+	}
+	host := m.Host
+	if host == "*" {
+		host = "all"
+	}
+	return filepath.Join(m.UnixSocketDir, "pgmoneta."+strings.ReplaceAll(host, "/", "_")+".pid")
+}
+
+// SocketPath returns the path of the management socket.
+func (m *Main) SocketPath() string { return filepath.Join(m.UnixSocketDir, SocketName) }
+
+// SocketName is the file name of the management socket.
+const SocketName = ".s.pgmoneta"
