@@ -1,0 +1,201 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+)
+
+// A form is one command with its sub-command.
+type form struct {
+	word, sub string // sub is "" when there is none, or when it may be left out
+	args      string // for the help
+	help      string
+	min, max  int // arguments after the words
+	command   mgmt.Command
+	request   func(c call) mgmt.Document
+}
+
+func (f *form) name() string { return strings.TrimSpace(f.word + " " + f.sub) }
+
+// A call is a form with its arguments, whose number has been checked.
+type call struct {
+	form    *form
+	words   []string
+	options *console.Args
+}
+
+// word returns argument i, nil when it was left out.
+func (c call) word(i int) any {
+	if i >= len(c.words) {
+		return nil
+	}
+	return c.words[i]
+}
+
+func forms() []form {
+	return []form{
+		{"backup", "", "<server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, serverBackup},
+		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
+		{"restore", "", "<server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, toDirectory},
+		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
+		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
+		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
+		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
+		{"status", "details", "", "show servers, space and backups", 0, 0, mgmt.StatusDetails, nothing},
+		{"ping", "", "", "ask whether the daemon answers", 0, 0, mgmt.Ping, nothing},
+		{"clear", "prometheus", "", "set the counters of the metrics to zero", 0, 0, mgmt.Reset, nothing},
+		{"conf", "reload", "", "read the configuration files again", 0, 0, mgmt.Reload, nothing},
+		{"conf", "ls", "", "show the paths of the configuration files", 0, 0, mgmt.ConfLs, nothing},
+		{"conf", "get", "[<key>]", "show one setting or all", 0, 1, mgmt.ConfGet, nothing},
+		{"conf", "set", "<key> <value>", "change a setting until the next reload", 2, 2, mgmt.ConfSet, confSet},
+		{"retain", "", "[--cascade] <server> <backup>", "keep a backup whatever the retention says", 2, 2, mgmt.Retain, cascade},
+		{"expunge", "", "[--cascade] <server> <backup>", "leave a backup to the retention again", 2, 2, mgmt.Expunge, cascade},
+		{"decrypt", "", "<file>", "decrypt a file on the daemon's machine", 1, 1, mgmt.Decrypt, file},
+		{"encrypt", "", "<file>", "encrypt a file on the daemon's machine", 1, 1, mgmt.Encrypt, file},
+		{"decompress", "", "<file>", "decompress a file on the daemon's machine", 1, 1, mgmt.Decompress, file},
+		{"compress", "", "<file>", "compress a file on the daemon's machine", 1, 1, mgmt.Compress, file},
+		{"info", "", "<server> <backup>", "show one backup", 2, 2, mgmt.Info, serverBackup},
+		{"verify", "", "<server> <backup> <directory> [failed|all]", "check every file of a backup", 3, 4, mgmt.Verify, verify},
+		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
+		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
+		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
+		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
+		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
+	}
+}
+
+func nothing(call) mgmt.Document { return mgmt.Document{} }
+
+func serverBackup(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1)}
+}
+
+func listBackup(c call) mgmt.Document {
+	order := "asc"
+	if c.options.Has("--sort") {
+		order = sortOrder(c.options.Value("--sort"))
+	}
+	return mgmt.Document{"Server": c.word(0), "Sort": order}
+}
+
+func toDirectory(c call) mgmt.Document {
+	position, directory := positionAndDirectory(c)
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Position": position, "Directory": directory}
+}
+
+// positionAndDirectory returns the third and fourth argument; alone it is the directory.
+func positionAndDirectory(c call) (position, directory any) {
+	if len(c.words) < 4 {
+		return nil, c.word(2)
+	}
+	return c.word(2), c.word(3)
+}
+
+func deleteBackup(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Force": c.options.Has("--force")}
+}
+
+func cascade(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Cascade": c.options.Has("--cascade")}
+}
+
+func confSet(c call) mgmt.Document {
+	return mgmt.Document{"ConfigKey": c.word(0), "ConfigValue": c.word(1)}
+}
+
+func file(c call) mgmt.Document { return mgmt.Document{"SourceFile": c.word(0)} }
+
+func verify(c call) mgmt.Document {
+	files := c.word(3)
+	if files == nil {
+		files = "failed"
+	}
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Directory": c.word(2), "Files": files}
+}
+
+func annotate(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Action": c.word(2), "Key": c.word(3), "Comment": c.word(4)}
+}
+
+func mode(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Action": c.word(1)}
+}
+
+func progress(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Command": c.word(1)}
+}
+
+func s3List(c call) mgmt.Document {
+	args := mgmt.Document{"Server": c.word(0)}
+	if prefix := c.word(1); prefix != nil {
+		args["S3Prefix"] = prefix
+	}
+	return args
+}
+
+func s3Restore(c call) mgmt.Document {
+	position, directory := positionAndDirectory(c)
+	return mgmt.Document{"Server": c.word(0), "S3Prefix": c.word(1), "Position": position, "Directory": directory}
+}
+
+// A usageError is a command line that is no command.
+type usageError struct {
+	message string
+	help    string // of the command, or everything
+}
+
+func (e *usageError) Error() string { return e.message }
+
+// match finds the form the words begin with and returns its arguments.
+func match(words []string) (*form, []string, *usageError) {
+	if len(words) == 0 {
+		return nil, nil, &usageError{"A command is required", usage()}
+	}
+	word := words[0]
+	var same []form
+	for _, f := range forms() {
+		if f.word == word {
+			same = append(same, f)
+		}
+	}
+	if len(same) == 0 {
+		return nil, nil, &usageError{fmt.Sprintf("Unknown command '%s'", word), usage()}
+	}
+	f, args, message := choose(same, words[1:])
+	if message != "" {
+		return nil, nil, &usageError{message, formHelp(same)}
+	}
+	return f, args, nil
+}
+
+// choose picks among the forms of one command by the sub-command and checks the number of arguments.
+func choose(same []form, args []string) (f *form, rest []string, message string) {
+	for i := range same {
+		if sub := same[i].sub; sub != "" && len(args) > 0 && args[0] == sub {
+			return count(&same[i], args[1:])
+		}
+	}
+	for i := range same {
+		if same[i].sub == "" {
+			return count(&same[i], args)
+		}
+	}
+	if len(args) == 0 {
+		return nil, nil, fmt.Sprintf("Command '%s' requires a subcommand", same[0].word)
+	}
+	return nil, nil, fmt.Sprintf("Unknown subcommand '%s' for command '%s'", args[0], same[0].word)
+}
+
+func count(f *form, args []string) (*form, []string, string) {
+	switch {
+	case len(args) < f.min:
+		return nil, nil, fmt.Sprintf("Too few arguments provided for command '%s'", f.name())
+	case len(args) > f.max:
+		return nil, nil, fmt.Sprintf("Too many arguments provided for command '%s'", f.name())
+	default:
+		return f, args, ""
+	}
+}

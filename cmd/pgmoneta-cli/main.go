@@ -1,0 +1,207 @@
+// Command pgmoneta-cli sends one command to a running pgmoneta and prints the response.
+//
+// The command line, the requests and the output are those of pgmoneta-cli 0.22. Differences on purpose:
+//
+//   - exit status 2 when the daemon reports a failure; it was 0. Its reason is printed on standard error
+//   - root may run it: whether the socket may be used is decided by the socket's owner and mode
+//   - a pgmoneta.conf serves as configuration, because it names the socket too, and the key output is honoured
+//   - compress, decompress, encrypt and decrypt are always done by the daemon, never by this program
+//
+// This version reaches the daemon through its Unix socket only.
+//
+// Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/version"
+)
+
+const (
+	exitOK          = 0
+	exitUsage       = 1
+	exitRefused     = 2
+	exitInterrupted = 130 // 128 + SIGINT, as shells report it
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	p := &program{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now}
+	os.Exit(p.run(ctx, os.Args[1:]))
+}
+
+// A program is one run with everything it takes from its surroundings.
+type program struct {
+	stdout, stderr io.Writer
+	env            func(string) (string, bool)
+	now            func() time.Time
+}
+
+func options() []console.Option {
+	return []console.Option{
+		{Short: "-c", Long: "--config", Value: true},
+		{Short: "-h", Long: "--host", Value: true},
+		{Short: "-p", Long: "--port", Value: true},
+		{Short: "-U", Long: "--user", Value: true},
+		{Short: "-P", Long: "--password", Value: true},
+		{Short: "-L", Long: "--logfile", Value: true},
+		{Short: "-F", Long: "--format", Value: true},
+		{Short: "-C", Long: "--compress", Value: true},
+		{Short: "-E", Long: "--encrypt", Value: true},
+		{Short: "-s", Long: "--sort", Value: true},
+		{Short: "-v", Long: "--verbose"},
+		{Short: "-V", Long: "--version"},
+		{Short: "-?", Long: "--help"},
+		{Long: "--cascade"},
+		{Long: "--force"},
+	}
+}
+
+// run does what args say and returns the exit status.
+func (p *program) run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		p.print(usage())
+		return exitUsage
+	}
+	parsed, err := console.ParseArgs(options(), args)
+	if err != nil {
+		p.complain("Error: " + err.Error())
+		p.complain("Error parsing command line")
+		return exitUsage
+	}
+	if parsed.Unknown != "" {
+		p.complain("Error: Unknown option " + parsed.Unknown)
+	}
+	// 0.22 ends with 1 after -V, and scripts may know.
+	if parsed.Has("--version") {
+		p.print("pgmoneta-cli " + version.Version + "\n")
+		return exitUsage
+	}
+	if parsed.Has("--help") {
+		p.print(usage())
+		return exitOK
+	}
+	return p.command(ctx, parsed)
+}
+
+func (p *program) command(ctx context.Context, parsed *console.Args) int {
+	if err := checkOptions(parsed); err != nil {
+		p.complain(err.Error())
+		return exitUsage
+	}
+	form, words, err := match(parsed.Words)
+	if err != nil {
+		// The empty line belongs to the message since the first release.
+		p.complain(err.Error() + "\n")
+		p.print(err.help)
+		return exitUsage
+	}
+	conn, fail := p.locate(parsed)
+	if fail != nil {
+		p.complain(fail.Error())
+		return exitUsage
+	}
+	c := call{form: form, words: words, options: parsed}
+	doc, status := p.send(ctx, conn, c)
+	if status != exitOK {
+		return status
+	}
+	return p.show(doc, conn.format, c)
+}
+
+// send returns the daemon's response, or the exit status when there is none.
+func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Document, int) {
+	client, err := mgmt.Dial(ctx, conn.socket)
+	if err != nil {
+		p.complain(fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+
+			"Check that the daemon is running with this unix_socket_dir and that you may use its socket.", conn.socket, cause(err)))
+		return nil, exitUsage
+	}
+	defer func() { _ = client.Close() }()
+	return p.await(ctx, client, conn, c)
+}
+
+// await sends the request and waits for the response.
+func (p *program) await(ctx context.Context, client *mgmt.Client, conn connection, c call) (mgmt.Document, int) {
+	client.Version, client.Output, client.Now = version.Version, mgmt.Output(conn.format), p.now
+	doc, err := client.Call(ctx, c.form.command, c.form.request(c))
+	if ctx.Err() != nil {
+		p.complain(fmt.Sprintf("interrupted: %s goes on in the daemon", c.form.name()))
+		return nil, exitInterrupted
+	}
+	if err != nil {
+		p.complain(err.Error())
+		return nil, exitUsage
+	}
+	return doc, exitOK
+}
+
+// cause leaves out the address, which the message has already.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+// show prints the response and returns the exit status it stands for.
+func (p *program) show(doc mgmt.Document, format console.Format, c call) int {
+	status := exitOK
+	outcome := doc.Outcome()
+	if !outcome.Status {
+		status = exitRefused
+	}
+
+	found, err := p.render(doc, format, c)
+	if err != nil {
+		p.complain(err.Error())
+		return exitUsage
+	}
+	if status == exitOK && !found {
+		status = exitUsage
+	}
+	if err := outcome.Err(); err != nil && format == console.Text {
+		p.complain(err.Error())
+	}
+	if c.options.Has("--verbose") {
+		p.print(verdict(outcome))
+	}
+	return status
+}
+
+// render reports whether the response holds what was asked for.
+func (p *program) render(doc mgmt.Document, format console.Format, c call) (found bool, err error) {
+	switch {
+	case c.form.command == mgmt.ConfSet:
+		return true, console.RenderChange(p.stdout, doc, format)
+	case c.form.command == mgmt.ConfGet && len(c.words) > 0 && doc.Outcome().Status:
+		return console.RenderSetting(p.stdout, doc, c.words[0], format)
+	default:
+		return true, console.Render(p.stdout, doc, format)
+	}
+}
+
+func verdict(o mgmt.Outcome) string {
+	if o.Status {
+		return "Success (0)\n"
+	}
+	return fmt.Sprintf("Error (%d)\n", int(o.Code))
+}
+
+// print writes to standard output. A reader that left is found by the response's own write.
+func (p *program) print(text string) { _, _ = io.WriteString(p.stdout, text) }
+
+func (p *program) complain(text string) { _, _ = fmt.Fprintln(p.stderr, "pgmoneta-cli:", text) }

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/version"
+)
+
+const optionHelp = `
+Options:
+  -c, --config FILE      configuration: pgmoneta_cli.conf or the daemon's pgmoneta.conf
+  -F, --format FORMAT    text, json or raw
+  -s, --sort ORDER       asc or desc, for list-backup
+      --cascade          also the backups it is based on, for retain and expunge
+      --force            also a backup that is retained, for delete
+  -v, --verbose          end with Success (0) or Error (<code>)
+  -V, --version          print the version
+  -?, --help             print this
+
+  -h, --host HOST        remote management, not in this version
+  -p, --port PORT        remote management, not in this version
+  -U, --user NAME        remote management, not in this version
+  -P, --password TEXT    remote management, not in this version
+  -L, --logfile FILE     accepted and not used: everything is reported on standard error
+  -C, --compress CODEC   accepted and not used on a Unix socket
+  -E, --encrypt CIPHER   only none in this version
+
+A backup is a label or one of oldest, newest, latest. A position is a comma-separated list of latest (all WAL there
+is), current or immediate, name=X, xid=X, lsn=X, time=X, inclusive=X, timeline=X, action=X, primary, replica.
+
+Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.
+`
+
+func usage() string {
+	return fmt.Sprintf("pgmoneta-cli %s: commands for a running pgmoneta\n\nUsage: pgmoneta-cli [options] <command>\n\n%s%s",
+		version.Version, formHelp(forms()), optionHelp)
+}
+
+func formHelp(list []form) string {
+	var b strings.Builder
+	for _, f := range list {
+		fmt.Fprintf(&b, "  pgmoneta-cli %s\n        %s\n", strings.TrimSpace(f.name()+" "+f.args), f.help)
+	}
+	return b.String()
+}
