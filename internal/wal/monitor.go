@@ -1,0 +1,33 @@
+package wal
+
+import (
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+)
+
+// A Connection describes the server a receiver has reached.
+type Connection struct {
+	System      string
+	Version     pg.Version
+	SegmentSize pg.SegmentSize
+	Primary     bool
+	Checksums   bool
+}
+
+// A Monitor is told what happens. Its methods must not block; they are called
+// from several goroutines.
+type Monitor interface {
+	Connected(Connection)
+	Streaming(tli pg.Timeline, from pg.LSN)
+	// Received is called after bytes were written; server is the server's position.
+	Received(tli pg.Timeline, written, server pg.LSN, bytes int, at time.Time)
+	Flushed(lsn pg.LSN, at time.Time)
+	Queued(segments int)
+	Stored(tli pg.Timeline, end pg.LSN, bytes int64)
+	// Archive is called at the start with what is stored.
+	Archive(segments int, bytes int64)
+	// Failed reports trouble; Disconnected also that the stream is over.
+	Failed(error)
+	Disconnected(error)
+}

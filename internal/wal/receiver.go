@@ -1,0 +1,338 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// DefaultFlushInterval is how long received bytes may stay unflushed while the
+// server waits for nobody.
+const DefaultFlushInterval = 200 * time.Millisecond
+
+// A Receiver receives the WAL of one server. Fill the fields, then call
+// [Receiver.Run] once.
+type Receiver struct {
+	Params        pgrepl.Params
+	Repo          *repo.Repository
+	FS            durable.FS
+	Slot          string // replication slot; empty for none
+	CreateSlot    bool   // create the slot if it is missing
+	Codec         container.Codec
+	Level         int
+	FlushInterval time.Duration // DefaultFlushInterval when 0
+	Monitor       Monitor
+	Log           *slog.Logger
+
+	storer *storer
+	eager  atomic.Bool // the server may be waiting for our flush
+}
+
+// Run receives until ctx ends, connecting again whenever the connection is
+// lost, and then returns nil. It returns an error only when it cannot work at
+// all: another process receives for the same repository, or the disk refuses
+// the receive directory.
+//
+// At the end everything received is flushed and reported; complete segments
+// that are not stored yet stay in the receive directory for the next Run.
+func (r *Receiver) Run(ctx context.Context) error {
+	if r.FlushInterval == 0 {
+		r.FlushInterval = DefaultFlushInterval
+	}
+	if err := durable.MkdirAll(r.FS, r.Repo.ReceiveDir()); err != nil {
+		return err
+	}
+	lock, err := durable.TryLock(filepath.Join(r.Repo.ReceiveDir(), "lock"))
+	if err != nil {
+		return fmt.Errorf("server %q: another process receives its WAL: %w", r.Params.Server, err)
+	}
+	defer func() { _ = lock.Release() }()
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	defer r.storer.close()
+	r.reconnect(ctx)
+	return nil
+}
+
+// begin clears leftovers, counts the archive and starts to store what is complete.
+func (r *Receiver) begin(ctx context.Context) error {
+	if err := r.Repo.Engine().Sweep(ctx, repo.OwnerWAL); err != nil {
+		return err
+	}
+	listing, err := r.Repo.ListWAL(ctx)
+	if err != nil {
+		return err
+	}
+	r.Monitor.Archive(len(listing.Segments), listing.Bytes)
+	complete, _, err := r.Repo.Received()
+	if err != nil {
+		return err
+	}
+	r.storer = r.startStorer(ctx, complete)
+	return nil
+}
+
+// reconnect runs sessions until ctx ends.
+func (r *Receiver) reconnect(ctx context.Context) {
+	backoff := newBackoff()
+	last := ""
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			r.Monitor.Disconnected(nil)
+			return
+		}
+		r.Monitor.Disconnected(err)
+		// A repeating failure is logged when it starts and when it changes.
+		if text := err.Error(); text != last {
+			r.Log.Error("WAL stream ended, will connect again", "err", err)
+			last = text
+		}
+		if time.Since(started) > time.Minute {
+			backoff, last = newBackoff(), ""
+		}
+		backoff.wait(ctx)
+	}
+}
+
+// session connects, finds where to begin, and streams timeline after timeline
+// until the connection fails or ctx ends.
+func (r *Receiver) session(ctx context.Context) error {
+	conn, err := pgrepl.Connect(ctx, r.Params)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	system, err := conn.System(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.Repo.Bind(ctx, repo.OwnerWAL, system.ID); err != nil {
+		return err
+	}
+	size, err := conn.SegmentSize(ctx)
+	if err != nil {
+		return err
+	}
+	interval, err := statusInterval(ctx, conn)
+	if err != nil {
+		return err
+	}
+	history, err := r.histories(ctx, conn, system.Timeline)
+	if err != nil {
+		return err
+	}
+	slot, err := r.slot(ctx, conn)
+	if err != nil {
+		return err
+	}
+	at, err := r.position(ctx, system, slot, history, size)
+	if err != nil {
+		return err
+	}
+	r.Monitor.Connected(r.describe(ctx, conn, system, size))
+
+	probing, stop := context.WithCancel(ctx)
+	probed := make(chan struct{})
+	go func() { defer close(probed); r.probe(probing) }()
+	defer func() { stop(); <-probed }()
+
+	for {
+		st := &stream{r: r, conn: conn, size: size, interval: interval, slot: slot}
+		end, err := st.run(ctx, at)
+		if err != nil {
+			return err
+		}
+		r.Log.Info("timeline switch", "from", at.tli, "to", end.Next, "lsn", end.Begin)
+		if _, err := r.histories(ctx, conn, end.Next); err != nil {
+			return err
+		}
+		at = position{end.Next, size.Start(end.Begin)}
+	}
+}
+
+func (r *Receiver) describe(ctx context.Context, conn *pgrepl.Conn, system pgrepl.System, size pg.SegmentSize) Connection {
+	c := Connection{System: system.ID, Version: conn.Version(), SegmentSize: size}
+	if v, err := conn.Show(ctx, "in_hot_standby"); err == nil {
+		c.Primary = v == "off"
+	}
+	if v, err := conn.Show(ctx, "data_checksums"); err == nil {
+		c.Checksums = v == "on"
+	}
+	return c
+}
+
+// statusInterval is how often positions are reported when nothing else happens:
+// a third of the server's patience, at most 10 s.
+func statusInterval(ctx context.Context, conn *pgrepl.Conn) (time.Duration, error) {
+	text, err := conn.Show(ctx, "wal_sender_timeout")
+	if err != nil {
+		return 0, err
+	}
+	const most = 10 * time.Second
+	// PostgreSQL prints "1min", "90s" or "1500ms"; Go reads all but "min" and "d".
+	d, err := time.ParseDuration(strings.Replace(text, "min", "m", 1))
+	if err != nil || d == 0 {
+		return most, nil
+	}
+	return max(min(d/3, most), 100*time.Millisecond), nil
+}
+
+// histories stores the history files of tli and of its ancestors and returns
+// that of tli.
+func (r *Receiver) histories(ctx context.Context, conn *pgrepl.Conn, tli pg.Timeline) (pg.History, error) {
+	if tli == 1 {
+		return pg.History{Timeline: 1}, nil
+	}
+	content, err := conn.TimelineHistory(ctx, tli)
+	if err != nil {
+		return pg.History{}, err
+	}
+	h, err := pg.ParseHistory(tli, content)
+	if err != nil {
+		return pg.History{}, err
+	}
+	// It must be durable before the first byte of the new timeline: a segment
+	// whose timeline nobody can explain is useless for recovery.
+	if err := r.Repo.StoreHistory(ctx, tli, content); err != nil {
+		return pg.History{}, err
+	}
+	for _, a := range h.Ancestors {
+		if err := r.ancestor(ctx, conn, a.Timeline); err != nil {
+			return pg.History{}, err
+		}
+	}
+	return h, nil
+}
+
+// ancestor stores the history of an older timeline if the server still has it.
+func (r *Receiver) ancestor(ctx context.Context, conn *pgrepl.Conn, tli pg.Timeline) error {
+	if tli == 1 {
+		return nil
+	}
+	if _, err := r.Repo.HistoryContent(ctx, tli); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	content, err := conn.TimelineHistory(ctx, tli)
+	if err != nil {
+		// The newest file names all ancestors, so that this one is a convenience.
+		r.Log.Warn("server has no history of an older timeline", "timeline", tli, "err", err)
+		return context.Cause(ctx)
+	}
+	return r.Repo.StoreHistory(ctx, tli, content)
+}
+
+// slot makes sure the slot exists and returns what the server says about it.
+func (r *Receiver) slot(ctx context.Context, conn *pgrepl.Conn) (pgrepl.Slot, error) {
+	if r.Slot == "" {
+		return pgrepl.Slot{}, nil
+	}
+	var sql *pgrepl.Conn
+	if conn.Version().Major() < 15 {
+		c, err := pgrepl.ConnectSQL(ctx, r.Params)
+		if err != nil {
+			return pgrepl.Slot{}, err
+		}
+		defer c.Close()
+		sql = c
+	}
+	slot, err := conn.ReadSlot(ctx, r.Slot, sql)
+	if err != nil || slot.Exists {
+		return slot, err
+	}
+	if !r.CreateSlot {
+		return pgrepl.Slot{}, &SlotMissingError{Server: r.Params.Server, Slot: r.Slot}
+	}
+	if err := conn.CreateSlot(ctx, r.Slot); err != nil {
+		return pgrepl.Slot{}, err
+	}
+	r.Log.Info("created replication slot", "slot", r.Slot)
+	return conn.ReadSlot(ctx, r.Slot, sql)
+}
+
+// position returns where to begin: the first incomplete segment of what is
+// here, else the slot's restart LSN, else the server's current position.
+func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgrepl.Slot, h pg.History, size pg.SegmentSize) (position, error) {
+	listing, err := r.Repo.ListWAL(ctx)
+	if err != nil {
+		return position{}, err
+	}
+	complete, partial, err := r.Repo.Received()
+	if err != nil {
+		return position{}, err
+	}
+	at, ok, err := resumeAt(append(listing.Segments, complete...), partial, size)
+	if err != nil {
+		return position{}, err
+	}
+	if ok {
+		return continueOn(r.Params.Server, at, h, size)
+	}
+	lsn := system.Flush
+	if slot.Restart != 0 {
+		lsn = slot.Restart
+	}
+	return position{h.At(lsn), size.Start(lsn)}, nil
+}
+
+// probeInterval is how soon a change of synchronous_standby_names is noticed.
+const probeInterval = 5 * time.Second
+
+// probe keeps eager up to date: whether commits may be waiting for our flush.
+// It only ever costs latency when it is wrong, never durability.
+func (r *Receiver) probe(ctx context.Context) {
+	var conn *pgrepl.Conn
+	defer func() {
+		if conn != nil {
+			conn.Close()
+		}
+	}()
+	for ctx.Err() == nil {
+		if conn == nil {
+			conn = r.connectProbe(ctx)
+		}
+		if conn != nil {
+			names, err := conn.Show(ctx, "synchronous_standby_names")
+			if err != nil {
+				conn.Close()
+				conn = nil
+			} else {
+				r.eager.Store(names != "")
+			}
+		}
+		t := time.NewTimer(probeInterval)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// connectProbe prefers a plain connection, which takes no walsender from the server.
+func (r *Receiver) connectProbe(ctx context.Context) *pgrepl.Conn {
+	p := r.Params
+	p.Application = "pgmoneta_probe"
+	if conn, err := pgrepl.ConnectSQL(ctx, p); err == nil {
+		return conn
+	}
+	conn, err := pgrepl.Connect(ctx, p)
+	if err != nil {
+		return nil
+	}
+	return conn
+}

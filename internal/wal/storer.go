@@ -1,0 +1,179 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+)
+
+// A storer moves complete segments from the receive directory into the
+// repository, one at a time, behind the receiver's back. Its queue is the
+// directory itself: what is not stored when the process ends is found at the
+// next start.
+type storer struct {
+	r *Receiver
+
+	mu     sync.Mutex
+	queue  []string
+	wake   chan struct{} // holds one token when the queue has grown
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// startStorer begins to store; the segments already complete come first.
+func (r *Receiver) startStorer(ctx context.Context, complete []string) *storer {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &storer{r: r, queue: complete, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	s.wake <- struct{}{}
+	go s.run(ctx)
+	return s
+}
+
+// add queues a segment that has become complete.
+func (s *storer) add(name string) {
+	s.mu.Lock()
+	s.queue = append(s.queue, name)
+	n := len(s.queue)
+	s.mu.Unlock()
+	s.r.Monitor.Queued(n)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close stops after the segment in progress and waits for it.
+func (s *storer) close() {
+	s.cancel()
+	<-s.done
+}
+
+func (s *storer) run(ctx context.Context) {
+	defer close(s.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+			s.drain(ctx)
+		}
+	}
+}
+
+func (s *storer) head() (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		return "", false
+	}
+	return s.queue[0], true
+}
+
+func (s *storer) pop() {
+	s.mu.Lock()
+	s.queue = s.queue[1:]
+	n := len(s.queue)
+	s.mu.Unlock()
+	s.r.Monitor.Queued(n)
+}
+
+func (s *storer) drain(ctx context.Context) {
+	backoff := newBackoff()
+	for ctx.Err() == nil {
+		name, ok := s.head()
+		if !ok {
+			return
+		}
+		err := s.store(ctx, name)
+		if err == nil {
+			s.pop()
+			backoff = newBackoff()
+			continue
+		}
+		// Disk full or failing. The segment is safe where it is; nothing may pass it.
+		if ctx.Err() == nil {
+			s.r.Log.Error("store WAL segment", "segment", name, "err", err)
+			s.r.Monitor.Failed(fmt.Errorf("store segment %s: %w", name, err))
+		}
+		backoff.wait(ctx)
+	}
+}
+
+func (s *storer) store(ctx context.Context, name string) error {
+	path := filepath.Join(s.r.Repo.ReceiveDir(), name)
+	in, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	size := pg.SegmentSize(info.Size())
+	if !size.Valid() {
+		return fmt.Errorf("%s has %d bytes, which is no size of a segment: move it away", path, size)
+	}
+	start := time.Now()
+	// The context stops the queue, not a segment half done: storing one takes
+	// a fraction of a second, and doing it again at the next start takes longer.
+	ctx = context.WithoutCancel(ctx)
+	stored, err := s.r.Repo.StoreSegment(ctx, name, size, in, s.r.Codec, s.r.Level)
+	if errors.Is(err, fs.ErrExist) {
+		// A crash came between storing and removing, or it was received twice.
+		stored, err = 0, s.compare(ctx, name, in)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.r.FS.Remove(path); err != nil {
+		return err
+	}
+	tli, lsn, err := pg.ParseSegmentName(name, size)
+	if err != nil {
+		return err
+	}
+	s.r.Monitor.Stored(tli, lsn+pg.LSN(size), stored)
+	s.r.Log.Debug("stored WAL segment", "segment", name, "bytes", stored, "elapsed", time.Since(start))
+	return nil
+}
+
+// compare checks that the stored segment has the content of in.
+func (s *storer) compare(ctx context.Context, name string, in io.ReadSeeker) error {
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	seg, err := s.r.Repo.OpenSegment(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = seg.Close() }()
+	stream := seg.Stream()
+	defer func() { _ = stream.Close() }()
+	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+	for {
+		n, errA := io.ReadFull(in, a)
+		m, errB := io.ReadFull(stream, b)
+		if n != m || !bytes.Equal(a[:n], b[:m]) {
+			return fmt.Errorf("segment %s is stored already with other content: the received one is kept in %s", name, s.r.Repo.ReceiveDir())
+		}
+		if errors.Is(errA, io.EOF) || errors.Is(errA, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		if err := errors.Join(errA, errB); err != nil {
+			return err
+		}
+	}
+}

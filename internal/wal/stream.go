@@ -1,0 +1,199 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+)
+
+// A stream receives one timeline over one connection. Two goroutines share the
+// work: one receives and writes, the other flushes and acknowledges.
+type stream struct {
+	r        *Receiver
+	conn     *pgrepl.Conn
+	size     pg.SegmentSize
+	interval time.Duration // between status reports
+	slot     pgrepl.Slot
+
+	journal *journal
+	wal     *pgrepl.WALStream
+	tli     pg.Timeline
+	server  pg.LSN        // the server's position, as far as it told
+	now     chan struct{} // holds one token when a flush is wanted at once
+}
+
+// run streams from at until the timeline ends, and then says where it ended.
+func (s *stream) run(parent context.Context, at position) (*pgrepl.EndOfTimelineError, error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var err error
+	if s.wal, err = s.conn.StartReplication(ctx, s.r.Slot, at.tli, at.lsn); err != nil {
+		return nil, s.startError(at, err)
+	}
+	s.tli, s.now = at.tli, make(chan struct{}, 1)
+	s.journal = newJournal(s.r.FS, s.r.Repo.ReceiveDir(), s.size, at.tli, at.lsn, s.r.storer.add)
+	s.r.Log.Info("streaming WAL", "timeline", at.tli, "lsn", at.lsn, "slot", s.r.Slot)
+	s.r.Monitor.Streaming(at.tli, at.lsn)
+
+	received := make(chan struct{}) // closed when nothing more will be written
+	flushed := make(chan error, 1)
+	go func() {
+		err := s.flushUntil(received)
+		if err != nil {
+			cancel(err) // wakes the receiver
+		}
+		flushed <- err
+	}()
+	err = s.receive(ctx)
+	close(received)
+	err = firstError(<-flushed, err)
+	return s.end(parent, err)
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// startError explains a refusal of the server.
+func (s *stream) startError(at position, err error) error {
+	if pgrepl.Code(err) == pgrepl.CodeUndefinedFile {
+		return &RemovedError{Server: s.r.Params.Server, Timeline: at.tli, Need: at.lsn, Have: s.slot.Restart, Err: err}
+	}
+	return err
+}
+
+// end closes the journal after everything received was flushed and reported.
+func (s *stream) end(parent context.Context, err error) (*pgrepl.EndOfTimelineError, error) {
+	cerr := s.journal.close()
+	var next *pgrepl.EndOfTimelineError
+	if errors.As(err, &next) {
+		return next, cerr
+	}
+	if pgrepl.Code(err) == pgrepl.CodeUndefinedFile {
+		written, _ := s.journal.positions()
+		err = &RemovedError{Server: s.r.Params.Server, Timeline: s.tli, Need: written, Have: s.slot.Restart, Err: err}
+	}
+	if parent.Err() != nil {
+		s.wal.Finish()
+	}
+	return nil, errors.Join(err, cerr)
+}
+
+// receive reads messages until the stream ends. What it returns is never nil.
+func (s *stream) receive(ctx context.Context) error {
+	report := time.Now()
+	heard := report
+	for {
+		msg, err := s.wal.Receive(ctx, report)
+		now := time.Now()
+		switch {
+		case errors.Is(err, pgrepl.ErrDeadline):
+			if silence := now.Sub(heard); silence > 3*s.interval+time.Second {
+				return fmt.Errorf("server %q: silent for %s, although asked for an answer", s.r.Params.Server, silence.Round(time.Second))
+			}
+		case err != nil:
+			if werr := s.journal.write(); werr != nil {
+				return werr // also when the timeline ended: its last bytes are missing
+			}
+			return err
+		default:
+			heard = now
+			if err := s.take(msg, now); err != nil {
+				return err
+			}
+		}
+		if !now.Before(report) {
+			report = now.Add(s.interval)
+			if err := s.report(true); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take handles one message.
+func (s *stream) take(msg pgrepl.Message, now time.Time) error {
+	s.server = max(s.server, msg.ServerEnd)
+	if len(msg.Data) > 0 {
+		if err := s.journal.append(msg.Start, msg.Data); err != nil {
+			return fmt.Errorf("server %q: %w", s.r.Params.Server, err)
+		}
+	}
+	// While more can be read without waiting, reading on makes the next write
+	// and the next flush carry more.
+	if !msg.ReplyNow && s.wal.Pending() {
+		return nil
+	}
+	before, _ := s.journal.positions()
+	if err := s.journal.write(); err != nil {
+		return fmt.Errorf("server %q: write WAL: %w", s.r.Params.Server, err)
+	}
+	written, _ := s.journal.positions()
+	s.r.Monitor.Received(s.tli, written, s.server, int(written-before), now)
+	if msg.ReplyNow {
+		if err := s.report(false); err != nil {
+			return err
+		}
+	}
+	if msg.ReplyNow || s.r.eager.Load() || s.size.Start(before) != s.size.Start(written) {
+		s.flushNow()
+	}
+	return nil
+}
+
+func (s *stream) flushNow() {
+	select {
+	case s.now <- struct{}{}:
+	default: // one is on its way that will cover this too
+	}
+}
+
+// flushUntil flushes when asked and at every interval, until received is
+// closed, and then once more.
+func (s *stream) flushUntil(received <-chan struct{}) error {
+	tick := time.NewTicker(s.r.FlushInterval)
+	defer tick.Stop()
+	for {
+		last := false
+		select {
+		case <-s.now:
+		case <-tick.C:
+		case <-received:
+			last = true
+		}
+		if err := s.flush(); err != nil || last {
+			return err
+		}
+	}
+}
+
+// flush makes what is written durable and then, and only then, acknowledges it.
+func (s *stream) flush() error {
+	_, before := s.journal.positions()
+	lsn, err := s.journal.flush()
+	if err != nil {
+		return fmt.Errorf("server %q: flush WAL: %w", s.r.Params.Server, err)
+	}
+	if lsn == before {
+		return nil
+	}
+	s.r.Monitor.Flushed(lsn, time.Now())
+	// A connection that broke is the receiver's to notice; bytes still being
+	// flushed after it are worth keeping.
+	_ = s.report(false)
+	return nil
+}
+
+// report sends the positions as they are. It never waits for the disk, so that
+// the server hears from us however slow that is.
+func (s *stream) report(reply bool) error {
+	written, flushed := s.journal.positions()
+	return s.wal.SendStatus(pgrepl.Status{Written: written, Flushed: flushed, Reply: reply})
+}
