@@ -1,0 +1,287 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+	"github.com/pgmoneta/pgmoneta-go/internal/verify"
+)
+
+// Options tell how to take a backup.
+type Options struct {
+	Params  pgrepl.Params
+	Repo    *repo.Repository
+	Codec   container.Codec
+	Level   int
+	Workers int   // encoders; 0 = one per CPU
+	MaxRate int64 // bytes per second, limited at the server; 0 = unlimited
+
+	// Streaming reports whether WAL is being received, and if not why. A backup
+	// whose WAL does not arrive is given up after walPatience.
+	Streaming func() (bool, string)
+	// Progress is told phases, and bytes of the current one; total 0 = unknown.
+	Progress func(phase string, done, total int64)
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// walPatience is how long a backup waits while no WAL is being received.
+const walPatience = 2 * time.Minute
+
+// Run takes one full backup. The caller holds [repo.Repository.Lock].
+func Run(ctx context.Context, o Options) (repo.Summary, error) {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	j := &job{Options: o}
+	s, err := j.run(ctx)
+	if err != nil {
+		return repo.Summary{}, fmt.Errorf("backup of server %q: %w", o.Params.Server, err)
+	}
+	return s, nil
+}
+
+type job struct {
+	Options
+	summary repo.Summary
+	stage   storage.Stage
+	rows    *repo.ManifestWriter
+}
+
+func (j *job) run(ctx context.Context) (repo.Summary, error) {
+	if err := j.Repo.Sweep(ctx); err != nil {
+		return repo.Summary{}, err
+	}
+	conn, err := pgrepl.Connect(ctx, j.Params)
+	if err != nil {
+		return repo.Summary{}, err
+	}
+	defer conn.Close()
+	if err := j.identify(ctx, conn); err != nil {
+		return repo.Summary{}, err
+	}
+	if j.stage, err = j.Repo.Engine().Stage(ctx, repo.OwnerJob); err != nil {
+		return repo.Summary{}, err
+	}
+	defer func() { _ = j.stage.Abort() }()
+	if j.rows, err = j.Repo.NewManifestWriter(ctx, j.summary.Label); err != nil {
+		return repo.Summary{}, err
+	}
+	defer j.rows.Abort()
+
+	packs, err := j.receive(ctx, conn)
+	if err != nil {
+		return repo.Summary{}, err
+	}
+	j.Progress("Sync", 0, 0)
+	if err := j.stage.Commit(ctx); err != nil {
+		return repo.Summary{}, err
+	}
+	if err := j.awaitWAL(ctx); err != nil {
+		return repo.Summary{}, err
+	}
+	j.summary.EndedAt = j.Now().UTC()
+	return j.summary, j.rows.Commit(ctx, j.summary, packs)
+}
+
+// identify asks everything that is known before the backup starts.
+func (j *job) identify(ctx context.Context, conn *pgrepl.Conn) error {
+	system, err := conn.System(ctx)
+	if err != nil {
+		return err
+	}
+	if err := j.Repo.Bind(ctx, repo.OwnerJob, system.ID); err != nil {
+		return err
+	}
+	size, err := conn.SegmentSize(ctx)
+	if err != nil {
+		return err
+	}
+	started := j.Now().UTC()
+	label, err := j.Repo.NextLabel(ctx, started)
+	j.summary = repo.Summary{
+		Server: j.Params.Server, Label: label, Type: repo.Full, System: system.ID,
+		PostgreSQL: conn.Version(), SegmentSize: size, StartedAt: started,
+		Codec: j.Codec.String(), Cipher: "none",
+	}
+	return err
+}
+
+// receive takes the base backup itself and returns the pack table.
+func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, error) {
+	j.Progress("Checkpoint", 0, 0)
+	bb, err := conn.BaseBackup(ctx, pgrepl.BaseBackupOptions{Label: "pgmoneta_" + string(j.summary.Label), MaxRate: maxRate(j.MaxRate)})
+	if err != nil {
+		return nil, err
+	}
+	j.summary.Start, j.summary.StartTLI = bb.Start, bb.Timeline
+	j.summary.Tablespaces = j.tablespaces(ctx, bb)
+	pipe, err := newPipeline(ctx, j.summary.Label, j.Codec, j.Level, j.Workers, j.stage, j.rows)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for _, ts := range bb.Tablespaces {
+		total += ts.Bytes
+	}
+	f := &files{pipe: pipe, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
+	if err := j.archives(bb, f); err != nil {
+		pipe.abort(err)
+		// What broke the pipeline explains more than the read that it stopped.
+		if cause := context.Cause(pipe.ctx); cause != nil {
+			err = cause
+		}
+		return nil, err
+	}
+	packs, stored, err := pipe.finish()
+	if err != nil {
+		return nil, err
+	}
+	manifestBytes, err := j.manifest(ctx, bb, f)
+	if err != nil {
+		return nil, err
+	}
+	if j.summary.End, j.summary.EndTLI, err = bb.Finish(); err != nil {
+		return nil, err
+	}
+	return packs, j.conclude(f, stored+manifestBytes)
+}
+
+// maxRate converts to what MAX_RATE takes: 32 kB/s to 1 GB/s.
+func maxRate(bytes int64) int {
+	if bytes <= 0 {
+		return 0
+	}
+	return int(min(max((bytes+1023)/1024, 32), 1<<20))
+}
+
+// tablespaces names the tablespaces. The names need a plain connection; without
+// one the OID serves.
+func (j *job) tablespaces(ctx context.Context, bb *pgrepl.BaseBackup) []repo.Tablespace {
+	var list []repo.Tablespace
+	for _, ts := range bb.Tablespaces {
+		if ts.OID != 0 {
+			list = append(list, repo.Tablespace{OID: ts.OID, Name: strconv.FormatUint(uint64(ts.OID), 10), Location: ts.Location})
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	names := map[string]string{}
+	if conn, err := pgrepl.ConnectSQL(ctx, j.Params); err == nil {
+		defer conn.Close()
+		rows, err := conn.Query(ctx, "SELECT oid, spcname FROM pg_tablespace")
+		for _, r := range rows {
+			names[r[0]] = r[1]
+		}
+		if err != nil {
+			j.Log.Warn("names of tablespaces are not known", "err", err)
+		}
+	}
+	for i := range list {
+		if name := names[list[i].Name]; name != "" {
+			list[i].Name = name
+		}
+	}
+	return list
+}
+
+func (j *job) archives(bb *pgrepl.BaseBackup, f *files) error {
+	for {
+		ts, err := bb.NextArchive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.archive(ts, bb); err != nil {
+			return err
+		}
+	}
+}
+
+// manifest stores PostgreSQL's manifest while comparing it with what arrived.
+func (j *job) manifest(ctx context.Context, bb *pgrepl.BaseBackup, f *files) (int64, error) {
+	j.Progress("Manifest", 0, 0)
+	up, err := j.stage.Create(ctx, repo.PostgresManifestName(j.summary.Label))
+	if err != nil {
+		return 0, err
+	}
+	w, err := container.NewStreamWriter(up, container.Header{Kind: container.Manifest, Codec: container.Zstd}, 3)
+	if err != nil {
+		return 0, err
+	}
+	m := manifest.NewReader(io.TeeReader(bb.Manifest(), w))
+	if err := f.compare(m); err != nil {
+		return 0, err
+	}
+	if m.System != 0 && strconv.FormatUint(m.System, 10) != j.summary.System {
+		return 0, fmt.Errorf("backup_manifest is of system %d, the connection of %s", m.System, j.summary.System)
+	}
+	if err := w.Finish(); err != nil {
+		return 0, err
+	}
+	return w.Len(), up.Close()
+}
+
+func (j *job) conclude(f *files, stored int64) error {
+	label, err := pg.ParseBackupLabel(f.label)
+	if err != nil {
+		return err
+	}
+	j.summary.Checkpoint, j.summary.Standby = label.Checkpoint, label.FromStandby
+	j.summary.BackupLabel = string(f.label)
+	j.summary.Files, j.summary.Logical, j.summary.Biggest, j.summary.Stored = f.count, f.logical, f.biggest, stored
+	return nil
+}
+
+// awaitWAL waits until the repository holds all WAL from start to end, and
+// checks it. A primary switches segments at the end of a backup, so that the
+// last segment is soon complete; behind a standby it fills at the speed of the
+// primary.
+func (j *job) awaitWAL(ctx context.Context) error {
+	j.Progress("WAL", 0, 0)
+	plan, err := verify.PlanWAL(ctx, j.Repo, j.summary)
+	if err != nil {
+		return err
+	}
+	idleSince := time.Now()
+	announced := false
+	for {
+		missing, err := verify.FirstMissing(ctx, j.Repo, plan)
+		if err != nil || missing == "" {
+			return errors.Join(err, verify.Segments(ctx, j.Repo, plan, j.summary.SegmentSize, j.Workers))
+		}
+		streaming, why := j.Streaming()
+		if streaming {
+			idleSince = time.Now()
+		}
+		if idle := time.Since(idleSince); idle > walPatience {
+			return fmt.Errorf("WAL up to %s is needed, segment %s has not arrived, and no WAL was received for %s (%s): "+
+				"the backup was dropped; mend WAL streaming, then take it again", j.summary.End, missing, idle.Round(time.Second), why)
+		}
+		if !announced {
+			j.Log.Info("waiting for WAL of the backup", "label", j.summary.Label, "segment", missing, "lsn", j.summary.End)
+			announced = true
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package backup
+
+import (
+	"context"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+	"github.com/pgmoneta/pgmoneta-go/internal/verify"
+	"github.com/pgmoneta/pgmoneta-go/internal/wal"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+type silent struct{}
+
+func (silent) Connected(wal.Connection)                             {}
+func (silent) Streaming(pg.Timeline, pg.LSN)                        {}
+func (silent) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
+func (silent) Flushed(pg.LSN, time.Time)                            {}
+func (silent) Queued(int)                                           {}
+func (silent) Stored(pg.Timeline, pg.LSN, int64)                    {}
+func (silent) Archive(int, int64)                                   {}
+func (silent) Failed(error)                                         {}
+func (silent) Disconnected(error)                                   {}
+
+// bed is a server whose WAL is received into a repository.
+func bed(t *testing.T, s *pgtest.Server, dir string) Options {
+	t.Helper()
+	r, err := repo.Open(durable.OS{}, dir, "primary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	params := pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	rc := &wal.Receiver{Params: params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
+		Codec: container.Zstd, Level: 3, Monitor: silent{}, Log: log}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- rc.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	s.WaitFor(t, "exists (SELECT FROM pg_stat_replication WHERE application_name = 'pgmoneta')")
+	return Options{Params: params, Repo: r, Codec: container.Zstd, Level: 3, Workers: 2,
+		Streaming: func() (bool, string) { return true, "" }, Progress: func(string, int64, int64) {}, Now: time.Now, Log: log}
+}
+
+func TestBackupUnderLoadVerifies(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
+		s.Tablespace(t, "fast disk")
+		s.Exec(t, `CREATE TABLE spread TABLESPACE "fast disk" AS SELECT i, md5(i::text) FROM generate_series(1, 50000) i`)
+		o := bed(t, s, t.TempDir())
+		load := pgtest.StartLoad(t, s, 2)
+		load.WaitFor(t, 100)
+		ctx := context.Background()
+		summary, err := Run(ctx, o)
+		load.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if summary.Start == 0 || summary.End <= summary.Start || summary.Checkpoint == 0 || summary.StartTLI != 1 ||
+			len(summary.Tablespaces) != 1 || summary.Tablespaces[0].Name != "fast disk" || summary.Biggest == 0 {
+			t.Errorf("summary %+v", summary)
+		}
+		report, err := verify.Backup(ctx, o.Repo, summary.Label, verify.Options{})
+		if err != nil || len(report.Problems) > 0 || report.Files != summary.Files || report.Segments == 0 {
+			t.Errorf("verify: %+v, %v", report, err)
+		}
+		checkPaths(t, o.Repo, summary)
+	})
+}
+
+func checkPaths(t *testing.T, r *repo.Repository, s repo.Summary) {
+	t.Helper()
+	m, err := r.OpenManifest(context.Background(), s.Label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	seen := map[string]bool{}
+	spread := false
+	for f, err := range m.Files() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[f.Path] = true
+		spread = spread || strings.HasPrefix(f.Path, "pg_tblspc/") && strings.Contains(f.Path, "/PG_") && f.Size > 0
+	}
+	for _, p := range []string{"backup_label", "global/pg_control", "PG_VERSION", "pg_wal", "postgresql.conf"} {
+		if !seen[p] {
+			t.Errorf("%s is not in the manifest", p)
+		}
+	}
+	if !spread || seen["backup_manifest"] {
+		t.Errorf("tablespace file found: %v, backup_manifest listed: %v", spread, seen["backup_manifest"])
+	}
+}
+
+func TestPacksAreReadableByZstd(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{})
+	o := bed(t, s, t.TempDir())
+	summary, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("zstd", "-dc", o.Repo.Dir()+"/"+repo.PackName(summary.Label, 1)).Output()
+	if err != nil || len(out) == 0 || !strings.Contains(string(out), "START WAL LOCATION") {
+		t.Errorf("zstd -dc gave %d bytes, %v", len(out), err)
+	}
+}
+
+func TestFailedBackupLeavesNothingListed(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{})
+	s.Exec(t, "CREATE TABLE big AS SELECT i, md5(i::text) AS m FROM generate_series(1, 200000) i")
+	o := bed(t, s, t.TempDir())
+	for _, at := range []int64{1, 5 << 20} {
+		ctx, cancel := context.WithCancel(context.Background())
+		o.Progress = func(phase string, done, _ int64) {
+			if phase == "Base backup" && done >= at {
+				cancel()
+			}
+		}
+		if _, err := Run(ctx, o); err == nil {
+			t.Error("a cancelled backup succeeded")
+		}
+		cancel()
+	}
+	o.Progress = func(string, int64, int64) {}
+	ctx := context.Background()
+	if list, err := o.Repo.Backups(ctx); err != nil || len(list) != 0 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+	if err := o.Repo.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := o.Repo.Engine().List(ctx, "pack"); err != nil || len(list) != 0 {
+		t.Errorf("packs left: %v, %v", list, err)
+	}
+	if _, err := Run(ctx, o); err != nil {
+		t.Errorf("the next backup: %v", err)
+	}
+}
