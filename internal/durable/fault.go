@@ -49,15 +49,18 @@ type span struct{ from, to int64 }
 func NewFault(root string, decide func(Op) error) (*Fault, error) {
 	f := &Fault{root: root, decide: decide, nodes: map[string]*faultNode{}, names: map[string]map[string]*faultNode{}}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		node := &faultNode{}
+		if err == nil && d.IsDir() {
+			node.dir = true
+		} else if err == nil {
+			node.durable, err = os.ReadFile(path)
+			f.nodes[path] = node
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another process works here too
+		}
 		if err != nil {
 			return err
-		}
-		node := &faultNode{dir: d.IsDir()}
-		if !node.dir {
-			if node.durable, err = os.ReadFile(path); err != nil {
-				return err
-			}
-			f.nodes[path] = node
 		}
 		if path != root {
 			f.keepName(path, node)

@@ -3,11 +3,14 @@ package wal
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,8 +84,13 @@ func params(s *pgtest.Server) pgrepl.Params {
 // receive runs a receiver for a server until the test ends or stop is called.
 func receive(t *testing.T, s *pgtest.Server, r *repo.Repository) (m *record, stop func()) {
 	t.Helper()
+	return receiveThrough(t, s, r, durable.OS{})
+}
+
+func receiveThrough(t *testing.T, s *pgtest.Server, r *repo.Repository, fsys durable.FS) (m *record, stop func()) {
+	t.Helper()
 	m = &record{}
-	rc := &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
+	rc := &Receiver{Params: params(s), Repo: r, FS: fsys, Slot: "pgmoneta", CreateSlot: true,
 		Codec: container.Zstd, Level: 3, Monitor: m, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -91,7 +99,7 @@ func receive(t *testing.T, s *pgtest.Server, r *repo.Repository) (m *record, sto
 	stop = func() {
 		once.Do(func() {
 			cancel()
-			if err := <-done; err != nil {
+			if err := <-done; err != nil && !errors.Is(err, durable.ErrPowerCut) {
 				t.Errorf("Run: %v", err)
 			}
 		})
@@ -266,4 +274,108 @@ func TestReceiverReportsWALThatIsGone(t *testing.T) {
 	s.Exec(t, "CHECKPOINT")
 	m, _ = receive(t, s, r)
 	m.wait(t, "the hole", func(m seen) bool { return m.last != nil && strings.Contains(fmt.Sprint(m.last), "is gone") })
+}
+
+// The power of the receiver's machine fails at random moments under load. What
+// PostgreSQL was told is flushed must be there afterwards, byte for byte, in
+// the repository or in the receive directory.
+func TestWhatPostgreSQLWasToldIsFlushedSurvivesPowerCuts(t *testing.T) {
+	cuts := 15
+	if os.Getenv("PGMONETA_TEST_LONG") != "" {
+		cuts = 150
+	}
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, SyncStandbyNames: "", Settings: map[string]string{"wal_keep_size": "4GB", "synchronous_commit": "local"}})
+	s.Exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'pgmoneta'") // makes the receiver eager
+	s.Exec(t, "SELECT pg_reload_conf()")
+	pgtest.StartLoad(t, s, 4)
+	dir := t.TempDir()
+	for i := range cuts {
+		at := 20 + rand.IntN(1500)
+		fsys, err := durable.NewFault(dir, func(op durable.Op) error {
+			if op.N == at {
+				return durable.ErrPowerCut
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := repo.Open(fsys, dir, "primary")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, stop := receiveThrough(t, s, r, fsys)
+		m.wait(t, "the power cut", func(m seen) bool { return m.last != nil || fsys.Ops() >= at })
+		stop()
+		told, err := pg.ParseLSN(s.QueryString(t, "SELECT coalesce(restart_lsn, '0/0') FROM pg_replication_slots WHERE slot_name = 'pgmoneta'"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := t.TempDir()
+		if err := fsys.Image(after); err != nil {
+			t.Fatal(err)
+		}
+		survivor, err := repo.Open(durable.OS{}, after, "primary")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked := checkFlushed(t, survivor, s, told)
+		t.Logf("cut %d at operation %d: told %s, %d segments checked", i, at, told, checked)
+		dir = after // life goes on with what survived
+	}
+}
+
+// checkFlushed compares everything received up to told with the server's own files.
+func checkFlushed(t *testing.T, r *repo.Repository, s *pgtest.Server, told pg.LSN) (checked int) {
+	t.Helper()
+	listing, err := r.ListWAL(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete, partial, err := r.Received()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(append(listing.Segments, complete...), partial...)
+	if len(all) == 0 {
+		return 0
+	}
+	_, first, err := pg.ParseSegmentName(slices.Min(all), mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := first; at < told; at += mib {
+		name := pg.SegmentName(1, at, mib)
+		want, err := os.ReadFile(filepath.Join(s.DataDir, "pg_wal", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := min(int64(told-at), mib)
+		got := receivedBytes(t, r, name)
+		if int64(len(got)) < n || !bytes.Equal(got[:n], want[:n]) {
+			t.Fatalf("PostgreSQL was told %s, but %s does not have its first %d bytes", told, name, n)
+		}
+		checked++
+	}
+	return checked
+}
+
+// receivedBytes returns a segment from wherever it is.
+func receivedBytes(t *testing.T, r *repo.Repository, name string) []byte {
+	t.Helper()
+	seg, err := r.OpenSegment(context.Background(), name)
+	if err == nil {
+		defer seg.Close()
+		b, err := io.ReadAll(seg.Stream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, suffix := range []string{"", partialSuffix} {
+		if b, err := os.ReadFile(filepath.Join(r.ReceiveDir(), name+suffix)); err == nil {
+			return b
+		}
+	}
+	return nil
 }
