@@ -160,3 +160,90 @@ func TestFailedBackupLeavesNothingListed(t *testing.T) {
 		t.Errorf("the next backup: %v", err)
 	}
 }
+
+// Whatever disk operation of a backup the power fails at, no incomplete backup is
+// listed afterwards, and a sweep leaves nothing of it.
+func TestPowerCutAtEveryOperationOfABackup(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1})
+	base := t.TempDir()
+	o := bed(t, s, base) // WAL goes into the real repository
+	ctx := context.Background()
+	for cut := 1; ; cut++ {
+		fsys, err := durable.NewFault(base, func(op durable.Op) error {
+			if op.N == cut {
+				return durable.ErrPowerCut
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		faulty := o
+		if faulty.Repo, err = repo.Open(fsys, base, "primary"); err != nil {
+			t.Fatal(err)
+		}
+		summary, failed := Run(ctx, faulty)
+		after := t.TempDir()
+		if err := fsys.Image(after); err != nil {
+			t.Fatal(err)
+		}
+		survivor, err := repo.Open(durable.OS{}, after, "primary")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSurvivor(t, cut, survivor, failed == nil)
+		if failed == nil {
+			t.Logf("%d operations, backup %s", fsys.Ops(), summary.Label)
+			return
+		}
+		reset(t, o.Repo)
+	}
+}
+
+// reset removes what the directory holds that a power cut would have taken.
+func reset(t *testing.T, r *repo.Repository) {
+	t.Helper()
+	ctx := context.Background()
+	list, err := r.Backups(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range list {
+		if err := r.Delete(ctx, b.Label); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkSurvivor(t *testing.T, cut int, r *repo.Repository, succeeded bool) {
+	t.Helper()
+	ctx := context.Background()
+	list, err := r.Backups(ctx)
+	if err != nil || succeeded && len(list) != 1 {
+		t.Fatalf("cut %d: listed %v, %v", cut, list, err)
+	}
+	for _, b := range list {
+		if b.Err != nil {
+			t.Fatalf("cut %d: %v", cut, b.Err)
+		}
+		// WAL went through the real file system and is not part of the image.
+		report, err := verify.Backup(ctx, r, b.Label, verify.Options{})
+		for _, p := range report.Problems {
+			if !strings.HasPrefix(p.Object, "wal/") {
+				t.Fatalf("cut %d: listed backup %s: %s: %v", cut, b.Label, p.Object, p.Err)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if packs, err := r.Engine().List(ctx, "pack"); err != nil || len(list) == 0 && len(packs) > 0 {
+		t.Fatalf("cut %d: dead packs %v, %v", cut, packs, err)
+	}
+}

@@ -59,31 +59,44 @@ func (f *files) archive(ts pgrepl.BackupTablespace, in io.Reader) error {
 	}
 }
 
-// member adds one member of an archive. Names and kinds that no server sends are
-// refused: they would be restored one day.
+// member adds one member of an archive.
 func (f *files) member(prefix string, h *tar.Header, in io.Reader) error {
-	name := path.Join(prefix, path.Clean(h.Name))
-	if !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
-		return fmt.Errorf("the server sent a file named %q", h.Name)
+	row, err := row(prefix, h)
+	if err != nil || row.Path == "" {
+		return err
 	}
-	if name == prefix || name == "." {
-		return nil
-	}
-	e := &entry{file: repo.File{Path: name, Mode: uint32(h.Mode) & 0o777, ModTime: h.ModTime.UTC()}}
-	switch h.Typeflag {
-	case tar.TypeReg:
-		e.file.Kind, e.file.Size = repo.Regular, h.Size
+	e := &entry{file: row}
+	if row.Kind == repo.Regular {
 		if err := f.content(e, in); err != nil {
 			return err
 		}
-	case tar.TypeDir:
-		e.file.Kind = repo.Directory
-	case tar.TypeSymlink:
-		e.file.Kind, e.file.Link = repo.Symlink, h.Linkname
-	default:
-		return fmt.Errorf("the server sent %q, which is of tar type %q", name, h.Typeflag)
 	}
 	return f.pipe.end(e)
+}
+
+// row describes a member of the archive whose files lie below prefix. Names and
+// kinds that no server sends are refused: they would be restored one day. The
+// path is empty for the archive's own directory.
+func row(prefix string, h *tar.Header) (repo.File, error) {
+	member := path.Clean(h.Name)
+	if member == "." {
+		return repo.File{}, nil
+	}
+	if !filepath.IsLocal(member) || strings.ContainsRune(member, 0) {
+		return repo.File{}, fmt.Errorf("the server sent a file named %q", h.Name)
+	}
+	r := repo.File{Path: path.Join(prefix, member), Mode: uint32(h.Mode) & 0o777, ModTime: h.ModTime.UTC()}
+	switch h.Typeflag {
+	case tar.TypeReg:
+		r.Kind, r.Size = repo.Regular, h.Size
+	case tar.TypeDir:
+		r.Kind = repo.Directory
+	case tar.TypeSymlink:
+		r.Kind, r.Link = repo.Symlink, h.Linkname
+	default:
+		return repo.File{}, fmt.Errorf("the server sent %q, which is of tar type %q", h.Name, h.Typeflag)
+	}
+	return r, nil
 }
 
 // content reads the bytes of a file straight into frames.

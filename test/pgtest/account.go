@@ -138,3 +138,14 @@ func Own(t testing.TB, dir string) {
 		t.Fatalf("let %s reach %s: %v", a.name, dir, err)
 	}
 }
+
+// Command prepares a program to run in dir as the user that servers run as, with
+// dir as its home and a clean environment. The caller starts and ends it.
+func Command(t testing.TB, dir, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	a, err := serverAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.command(dir, program, args...)
+}
