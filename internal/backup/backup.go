@@ -157,6 +157,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if j.summary.End, j.summary.EndTLI, err = bb.Finish(); err != nil {
 		return nil, err
 	}
+	j.summary.StoppedAt = j.Now().UTC()
 	return packs, j.conclude(f, stored+manifestBytes)
 }
 

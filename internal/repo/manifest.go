@@ -48,7 +48,8 @@ type Summary struct {
 	Codec       string         `json:"codec"`
 	Cipher      string         `json:"cipher"`
 	StartedAt   time.Time      `json:"started_at"`
-	EndedAt     time.Time      `json:"ended_at"`
+	StoppedAt   time.Time      `json:"stopped_at"` // when the server ended the backup, by our clock
+	EndedAt     time.Time      `json:"ended_at"`   // when its WAL was stored too
 	Tablespaces []Tablespace   `json:"tablespaces,omitempty"`
 	BackupLabel string         `json:"backup_label"`
 	Files       int64          `json:"files"`
