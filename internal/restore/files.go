@@ -1,0 +1,332 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// controlLimit bounds the size of global/pg_control, which is 8 KiB.
+const controlLimit = 1 << 20
+
+// A file is a regular file being restored. It exists from its first piece, or
+// its lack of any, until its last.
+type file struct {
+	root *os.Root
+	name string // below root
+	row  repo.File
+	refs atomic.Int64 // pieces not written, and one for the goroutine that finds them
+
+	mu sync.Mutex
+	f  *os.File // nil until the first piece
+}
+
+// A piece is a run of a frame that belongs into a file.
+type piece struct {
+	of     *file
+	offset int64 // in the file
+	skip   int64 // in the frame
+	length int64 // 0 for a file without any bytes in frames
+}
+
+// A task is one frame and all files that need it one after the other.
+type task struct {
+	pack, frame int // pack is -1 when there are only pieces of no length
+	pieces      []piece
+}
+
+// piecesLimit bounds the pieces of a task, which empty files do not.
+const piecesLimit = 4096
+
+// files writes the files of a manifest: one goroutine finds out what belongs
+// where, several read each frame once and write its pieces. The number of
+// tasks under way is fixed, and so is that of open files, because a file's
+// frames follow one another.
+type files struct {
+	tree     *tree
+	manifest *repo.Manifest
+	packs    *repo.PackSet
+	workers  int
+	wrote    func(bytes int64)
+
+	tasks   chan *task // sending hands the task over
+	lengths [][]uint32 // plain lengths of frames, by pack; used by the finding goroutine only
+	current *task      // used by the finding goroutine only
+	bytes   int64      // sizes of files so far; used by the finding goroutine only
+	control *repo.File // row of global/pg_control; used by the finding goroutine only
+
+	mu   sync.Mutex
+	open map[*file]bool
+}
+
+// run writes everything but global/pg_control, whose row it leaves in control.
+func (w *files) run(ctx context.Context) error {
+	w.tasks = make(chan *task, 2*w.workers)
+	w.lengths = make([][]uint32, len(w.manifest.Packs))
+	w.open = map[*file]bool{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(w.tasks)
+		return w.find(ctx)
+	})
+	for range w.workers {
+		g.Go(func() error { return w.work(ctx) })
+	}
+	err := g.Wait()
+	for f := range w.open {
+		_ = f.f.Close()
+	}
+	if err == nil && w.control == nil {
+		err = errors.New("the backup has no global/pg_control")
+	}
+	return err
+}
+
+// find turns rows of the manifest into tasks.
+func (w *files) find(ctx context.Context) error {
+	for row, err := range w.manifest.Files() {
+		if err == nil {
+			err = w.row(ctx, row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.submit(ctx)
+}
+
+func (w *files) row(ctx context.Context, row repo.File) error {
+	if w.tree.isLink(row.Path) && row.Kind != repo.Regular {
+		return nil
+	}
+	switch row.Kind {
+	case repo.Directory:
+		return w.tree.mkdir(row.Path)
+	case repo.Regular:
+	default:
+		return fmt.Errorf("the manifest lists %q of kind %q: refused", row.Path, row.Kind)
+	}
+	// The space that was checked is for what the summary announced.
+	if w.bytes += row.Size; w.bytes < 0 || w.bytes > w.manifest.Summary.Logical {
+		return fmt.Errorf("the files up to %q are larger than the %d bytes the manifest announces", row.Path, w.manifest.Summary.Logical)
+	}
+	if row.Path == control {
+		if w.control != nil || row.Size > controlLimit {
+			return fmt.Errorf("the manifest lists %s twice, or with %d bytes", control, row.Size)
+		}
+		w.control = &row
+		return nil
+	}
+	return w.file(ctx, row)
+}
+
+func (w *files) file(ctx context.Context, row repo.File) error {
+	root, name, err := w.tree.locate(row.Path)
+	if err != nil {
+		return err
+	}
+	f := &file{root: root, name: name, row: row}
+	f.refs.Store(1)
+	if err := w.runs(ctx, &row, func(pack, frame int, p piece) error {
+		p.of = f
+		return w.add(ctx, pack, frame, p)
+	}); err != nil {
+		return err
+	}
+	if len(row.Extents) == 0 {
+		if err := w.add(ctx, -1, 0, piece{of: f}); err != nil {
+			return err
+		}
+	}
+	return w.release(f)
+}
+
+// runs calls each for every run of a file inside one frame.
+func (w *files) runs(ctx context.Context, row *repo.File, each func(pack, frame int, p piece) error) error {
+	for _, x := range row.Extents {
+		lengths, err := w.frames(ctx, x.Pack)
+		if err != nil {
+			return err
+		}
+		frame, p := x.Frame, piece{offset: x.Offset, skip: x.Skip}
+		for left := x.Length; left > 0; frame, p.skip = frame+1, 0 {
+			if frame >= len(lengths) || p.skip > int64(lengths[frame]) {
+				return &container.DamagedError{Object: w.manifest.Packs[x.Pack].Name, Frame: frame,
+					Err: fmt.Errorf("file %q refers to bytes from %d of it, which it does not have", row.Path, p.skip)}
+			}
+			if p.length = min(int64(lengths[frame])-p.skip, left); p.length == 0 {
+				continue
+			}
+			if err := each(x.Pack, frame, p); err != nil {
+				return err
+			}
+			p.offset, left = p.offset+p.length, left-p.length
+		}
+	}
+	return nil
+}
+
+// frames returns the plain lengths of a pack's frames.
+func (w *files) frames(ctx context.Context, pack int) ([]uint32, error) {
+	if w.lengths[pack] != nil {
+		return w.lengths[pack], nil
+	}
+	err := w.packs.Use(ctx, pack, func(r *container.Reader) error {
+		w.lengths[pack] = make([]uint32, r.Frames())
+		for i := range w.lengths[pack] {
+			w.lengths[pack][i] = r.Frame(i).Plain
+		}
+		return nil
+	})
+	return w.lengths[pack], err
+}
+
+// add puts a piece into the current task, or begins another when it needs
+// another frame.
+func (w *files) add(ctx context.Context, pack, frame int, p piece) error {
+	if c := w.current; c != nil && (p.length > 0 && c.pack >= 0 && (c.pack != pack || c.frame != frame) || len(c.pieces) >= piecesLimit) {
+		if err := w.submit(ctx); err != nil {
+			return err
+		}
+	}
+	if w.current == nil {
+		w.current = &task{pack: -1}
+	}
+	if p.length > 0 {
+		w.current.pack, w.current.frame = pack, frame
+	}
+	p.of.refs.Add(1)
+	w.current.pieces = append(w.current.pieces, p)
+	return nil
+}
+
+func (w *files) submit(ctx context.Context) error {
+	if w.current == nil {
+		return nil
+	}
+	select {
+	case w.tasks <- w.current:
+		w.current = nil
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (w *files) work(ctx context.Context) error {
+	var s container.Scratch
+	defer s.Close()
+	for t := range w.tasks {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := w.task(ctx, t, &s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *files) task(ctx context.Context, t *task, s *container.Scratch) error {
+	if t.pack < 0 {
+		return w.pieces(t, nil)
+	}
+	return w.packs.Use(ctx, t.pack, func(r *container.Reader) error {
+		plain, err := r.ReadFrame(t.frame, s)
+		if err != nil {
+			return fmt.Errorf("file %q: %w", t.pieces[0].of.row.Path, err)
+		}
+		return w.pieces(t, plain)
+	})
+}
+
+func (w *files) pieces(t *task, plain []byte) error {
+	sum := int64(0)
+	for _, p := range t.pieces {
+		out, err := w.opened(p.of)
+		if err == nil && p.length > 0 {
+			if err = w.tree.op("write", p.of.row.Path); err == nil {
+				_, err = out.WriteAt(plain[p.skip:p.skip+p.length], p.offset)
+			}
+		}
+		if err == nil {
+			err = w.release(p.of)
+		}
+		if err != nil {
+			return err
+		}
+		sum += p.length
+	}
+	w.wrote(sum)
+	return nil
+}
+
+// opened returns the open file, which it creates at its full size for the first
+// piece. What no piece covers stays zero.
+func (w *files) opened(f *file) (*os.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.f != nil {
+		return f.f, nil
+	}
+	created, err := w.tree.create(f.root, f.name, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	f.f = created
+	w.mu.Lock()
+	w.open[f] = true
+	w.mu.Unlock()
+	if f.row.Size > 0 {
+		err = f.f.Truncate(f.row.Size)
+	}
+	return f.f, err
+}
+
+// release ends one reference to a file; the last one finishes the file.
+func (w *files) release(f *file) error {
+	if f.refs.Add(-1) > 0 {
+		return nil
+	}
+	w.mu.Lock()
+	delete(w.open, f)
+	w.mu.Unlock()
+	if err := w.tree.op("close", f.row.Path); err != nil {
+		return errors.Join(err, f.f.Close())
+	}
+	var err error
+	if mode := fs.FileMode(f.row.Mode) & fs.ModePerm; mode != 0 && mode != 0o600 {
+		err = f.f.Chmod(mode)
+	}
+	if err := errors.Join(err, f.f.Close()); err != nil {
+		return err
+	}
+	return f.root.Chtimes(f.name, f.row.ModTime, f.row.ModTime)
+}
+
+// content returns the bytes of a small file.
+func (w *files) content(ctx context.Context, row *repo.File) ([]byte, error) {
+	out := make([]byte, row.Size)
+	var s container.Scratch
+	defer s.Close()
+	err := w.runs(ctx, row, func(pack, frame int, p piece) error {
+		return w.packs.Use(ctx, pack, func(r *container.Reader) error {
+			plain, err := r.ReadFrame(frame, &s)
+			if err != nil {
+				return fmt.Errorf("file %q: %w", row.Path, err)
+			}
+			copy(out[p.offset:], plain[p.skip:p.skip+p.length])
+			return nil
+		})
+	})
+	return out, err
+}

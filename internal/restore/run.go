@@ -1,0 +1,174 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// RunOptions tell how to run a plan.
+type RunOptions struct {
+	Workers int // 0 = one per CPU
+	// Progress is told phases, and bytes of the current one. Calls do not overlap.
+	Progress func(phase string, done, total int64)
+	Log      *slog.Logger
+
+	op func(kind, path string) error // see tree
+}
+
+// Run restores. The caller holds [repo.Repository.Lock], so that nothing the
+// plan needs is deleted and no other restore writes to the same directory.
+//
+// On an error everything that was written is removed; nothing that was there
+// before ever is.
+func Run(ctx context.Context, p *Plan, o RunOptions) error {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.op == nil {
+		o.op = func(string, string) error { return nil }
+	}
+	j := &job{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}}}
+	defer j.tree.close()
+	started := time.Now()
+	if err := j.run(ctx); err != nil {
+		if cerr := j.tree.discard(); cerr != nil {
+			o.Log.Warn("leftovers of a failed restore were not removed", "directory", p.Directory, "err", cerr)
+		}
+		return fmt.Errorf("restore backup %s of server %q: %w", p.Backup.Label, p.Server, err)
+	}
+	o.Log.Info("restored", "label", p.Backup.Label, "directory", p.Directory, "bytes", p.Bytes(), "elapsed", time.Since(started))
+	return nil
+}
+
+type job struct {
+	RunOptions
+	plan *Plan
+	tree *tree
+
+	mu sync.Mutex // held during calls of Progress
+}
+
+func (j *job) progress(phase string, done, total int64) {
+	if j.Progress == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.Progress(phase, done, total)
+}
+
+func (j *job) run(ctx context.Context) error {
+	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = m.Close() }()
+	if err := j.tree.open(); err != nil {
+		return err
+	}
+	content, modified, err := j.files(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := j.postgresManifest(ctx); err != nil {
+		return err
+	}
+	if err := j.wal(ctx); err != nil {
+		return err
+	}
+	if err := j.configure(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	j.progress("Sync", 0, 0)
+	if err := j.tree.sync(); err != nil {
+		return err
+	}
+	return j.tree.seal(content, modified)
+}
+
+// files writes the backup's files and returns what to write last of all.
+func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, err error) {
+	var mu sync.Mutex
+	done := int64(0)
+	w := &files{tree: j.tree, manifest: m, workers: j.Workers, packs: j.plan.repo.PackSet(m.Packs, j.Workers+2),
+		wrote: func(n int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			done += n
+			j.progress("Restore", done, j.plan.FileBytes)
+		}}
+	defer w.packs.Close()
+	if err := w.run(ctx); err != nil {
+		return nil, time.Time{}, err
+	}
+	content, err = w.content(ctx, w.control)
+	// The directory is there even if the manifest lists nothing else in it.
+	return content, w.control.ModTime, errors.Join(err, j.tree.mkdir(filepath.Dir(control)))
+}
+
+// postgresManifest writes PostgreSQL's own manifest, byte for byte.
+func (j *job) postgresManifest(ctx context.Context) error {
+	f, err := j.tree.create(j.tree.data, "backup_manifest", 0o600)
+	if err != nil {
+		return err
+	}
+	if err = j.tree.op("write", f.Name()); err == nil {
+		err = j.plan.repo.ReadPostgresManifest(ctx, j.plan.Backup.Label, f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// configure writes recovery settings and the signal file.
+func (j *job) configure() error {
+	content, err := j.tree.data.ReadFile(autoConf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if rewritten := rewriteConf(content, j.plan); string(rewritten) != string(content) {
+		if err := j.tree.write(autoConf, rewritten); err != nil {
+			return err
+		}
+	}
+	// A backup of a standby brings its signal file along.
+	for _, name := range []string{recoverySignal, standbySignal} {
+		if err := j.tree.remove(name); err != nil {
+			return err
+		}
+	}
+	if j.plan.Signal != "" {
+		if err := j.tree.write(j.plan.Signal, nil); err != nil {
+			return err
+		}
+	}
+	j.warn()
+	return nil
+}
+
+// warn points out settings of postgresql.conf, which is left as it was, that
+// contradict the plan's.
+func (j *job) warn() {
+	content, err := j.tree.data.ReadFile("postgresql.conf")
+	if err != nil || j.plan.Signal == "" {
+		return
+	}
+	if names := conflicts(content); len(names) > 0 {
+		j.Log.Warn("postgresql.conf holds recovery targets: comment them out before PostgreSQL is started",
+			"file", filepath.Join(j.plan.Directory, "postgresql.conf"), "settings", names)
+	}
+}
