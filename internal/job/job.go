@@ -1,0 +1,138 @@
+// Package job is the contract between the supervisor and its workers: what a
+// worker is told when it starts, and what a job answers when it is done.
+//
+// The supervisor sends one message [KindStart]. A WAL worker then runs until it
+// is told [KindStop] or the control socket closes. A job worker answers with one
+// [KindResult] and ends; [KindStop] cancels it.
+//
+// Messages carry the password of the server's user. They travel over a socket
+// pair of the two processes and nowhere else.
+package job
+
+import (
+	"fmt"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+)
+
+// Kinds of messages on the control socket.
+const (
+	KindStart  = "start"  // to the worker: a [Start]
+	KindStop   = "stop"   // to the worker, without a body
+	KindResult = "result" // from a job worker: a [Result]
+)
+
+// A Kind is the kind of work a worker does.
+type Kind string
+
+// Kinds of work. Receive is that of a WAL worker, the others are jobs.
+const (
+	Receive Kind = "wal"
+	Backup  Kind = "backup"
+	Restore Kind = "restore"
+	Verify  Kind = "verify"
+	Delete  Kind = "delete"
+)
+
+// Kinds lists the kinds in the order of their numbers in the shared segment,
+// which begin at 1.
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete}
+
+// Number returns the number of a kind in the shared segment.
+func (k Kind) Number() int {
+	for i, have := range kinds {
+		if have == k {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// A Start tells a worker what to do.
+type Start struct {
+	Kind       Kind
+	Server     string
+	ServerSlot int // index in the shared segment
+	JobSlot    int // index in the shared segment; jobs only
+	BaseDir    string
+
+	Host     string
+	Port     int
+	User     string
+	Password vault.SecretWire
+
+	Slot       string // replication slot
+	CreateSlot bool
+
+	Codec   container.Codec
+	Level   int
+	Workers int
+	MaxRate int64 // bytes per second, 0 = unlimited
+
+	Log LogOptions
+	Job Spec
+}
+
+// LogOptions tell a worker how to log to the descriptor it inherited.
+type LogOptions struct {
+	Level  int // as log/slog counts
+	Prefix string
+	Color  bool
+	Syslog bool // open syslog instead
+}
+
+// A Spec describes a job.
+type Spec struct {
+	Backup    string // identifier: label, oldest, newest, latest
+	Position  string // restore only
+	Directory string // restore only
+	AllFiles  bool   // verify only: list good files too
+	Force     bool   // delete only
+}
+
+// Params returns the connection parameters.
+func (s *Start) Params() pgrepl.Params {
+	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, User: s.User, Password: s.Password.Secret}
+}
+
+// A Class sorts failures into those the protocol has codes for.
+type Class string
+
+// Classes of failures.
+const (
+	Busy     Class = "busy"      // another process holds the repository
+	NoBackup Class = "no backup" // the identifier names none
+	BadInput Class = "input"     // a position that makes no sense
+	Failed   Class = "failed"
+)
+
+// A Failure is why a job failed.
+type Failure struct {
+	Class   Class
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// A Result is what a job answers.
+type Result struct {
+	Failure *Failure      // nil when the job succeeded
+	Backup  *repo.Summary // the backup taken, restored, verified or deleted
+	Path    string        // restore: the directory of the restored cluster
+	Files   []File        // verify
+	Report  []string      // verify: what is wrong, one line each
+}
+
+// A File is a row of a verification.
+type File struct {
+	Directory string
+	Name      string
+	Original  string // checksum by PostgreSQL's manifest
+	Problem   string // empty for a good file
+}
+
+// Title returns the process title of the worker.
+func (s *Start) Title() string { return fmt.Sprintf("pgmoneta: %s %s", s.Kind, s.Server) }

@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/backup"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/restore"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/verify"
+)
+
+// job does one job and never fails itself: failures are part of the result.
+func (w *worker) job(ctx context.Context) job.Result {
+	started := time.Now()
+	result, err := w.locked(ctx)
+	if err != nil {
+		result = job.Result{Failure: failure(err)}
+		w.log.Error("job failed", "job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond), "err", err)
+		return result
+	}
+	attrs := []any{"job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond)}
+	if result.Backup != nil {
+		attrs = append(attrs, "label", string(result.Backup.Label))
+	}
+	w.log.Info("job done", attrs...)
+	return result
+}
+
+func failure(err error) *job.Failure {
+	f := &job.Failure{Class: job.Failed, Message: err.Error()}
+	var (
+		locked   *durable.LockedError
+		position *restore.PositionError
+		target   *restore.TargetError
+	)
+	switch {
+	case errors.As(err, &locked):
+		f.Class = job.Busy
+	case errors.Is(err, repo.ErrNoBackup):
+		f.Class = job.NoBackup
+	case errors.As(err, &position), errors.As(err, &target):
+		f.Class = job.BadInput
+	}
+	return f
+}
+
+// lockPatience covers the moment in which a starting WAL worker sweeps.
+const lockPatience = 5 * time.Second
+
+// locked does the job while holding the repository's lock.
+func (w *worker) locked(ctx context.Context) (job.Result, error) {
+	lock, err := w.lock(ctx)
+	if err != nil {
+		return job.Result{}, fmt.Errorf("server %q: %w", w.Server, err)
+	}
+	defer func() { _ = lock.Release() }()
+	switch w.Kind {
+	case job.Backup:
+		return w.backup(ctx)
+	case job.Restore:
+		return w.restore(ctx)
+	case job.Verify:
+		return w.verify(ctx)
+	case job.Delete:
+		return w.delete(ctx)
+	}
+	return job.Result{}, fmt.Errorf("unknown job %q", w.Kind)
+}
+
+func (w *worker) lock(ctx context.Context) (*durable.Lock, error) {
+	deadline := time.Now().Add(lockPatience)
+	for {
+		lock, err := w.repo.Lock()
+		var locked *durable.LockedError
+		if !errors.As(err, &locked) || time.Now().After(deadline) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// progress publishes in the job's slot. The phase is stored when it changes.
+func (w *worker) progress() func(phase string, done, total int64) {
+	slot := w.segment.JobSlot(w.JobSlot)
+	last := ""
+	return func(phase string, done, total int64) {
+		if phase != last {
+			slot.Phase.Store(phase)
+			last = phase
+		}
+		slot.DoneBytes.Store(uint64(done))
+		slot.TotalBytes.Store(uint64(total))
+		slot.UpdatedAt.StoreTime(time.Now())
+	}
+}
+
+func (w *worker) backup(ctx context.Context) (job.Result, error) {
+	server := w.segment.ServerSlot(w.ServerSlot)
+	s, err := backup.Run(ctx, backup.Options{
+		Params: w.Params(), Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, MaxRate: w.MaxRate,
+		Streaming: func() (bool, string) { return streaming(server) },
+		Progress:  w.progress(), Now: time.Now, Log: w.log,
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{Backup: &s}, nil
+}
+
+func streaming(server *shmem.Server) (bool, string) {
+	if server.Streaming.Load() == 1 {
+		return true, ""
+	}
+	why, _ := server.LastError.Load()
+	return false, why
+}
+
+func (w *worker) delete(ctx context.Context) (job.Result, error) {
+	b, err := w.repo.Find(ctx, w.Job.Backup)
+	if err != nil {
+		return job.Result{}, err
+	}
+	w.progress()("Delete backup", 0, 0)
+	if err := w.repo.Delete(ctx, b.Label); err != nil {
+		return job.Result{}, fmt.Errorf("server %q: delete backup %s: %w", w.Server, b.Label, err)
+	}
+	b.Summary.Label = b.Label // also of a manifest that cannot be read
+	return job.Result{Backup: &b.Summary}, nil
+}
+
+func (w *worker) verify(ctx context.Context) (job.Result, error) {
+	b, err := w.repo.Find(ctx, w.Job.Backup)
+	if err != nil {
+		return job.Result{}, err
+	}
+	if b.Err != nil {
+		return job.Result{}, b.Err
+	}
+	result := job.Result{Backup: &b.Summary}
+	report, err := verify.Backup(ctx, w.repo, b.Label, verify.Options{
+		Workers: w.Workers, Progress: w.progress(),
+		File: func(f repo.File, err error) {
+			if err == nil && !w.Job.AllFiles {
+				return
+			}
+			row := job.File{Directory: "data", Name: f.Path, Original: f.CRC}
+			if err != nil {
+				row.Problem = err.Error()
+			}
+			result.Files = append(result.Files, row)
+		},
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	for _, p := range report.Problems {
+		result.Report = append(result.Report, fmt.Sprintf("%s: %v", p.Object, p.Err))
+		w.log.Error("verification found damage", "label", string(b.Label), "file", p.Object, "affected", len(p.Files), "err", p.Err)
+	}
+	return result, nil
+}

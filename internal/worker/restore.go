@@ -1,0 +1,38 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/restore"
+)
+
+func (w *worker) restore(ctx context.Context) (job.Result, error) {
+	target, err := restore.ParsePosition(w.Job.Position)
+	if err != nil {
+		return job.Result{}, err
+	}
+	plan, err := restore.MakePlan(ctx, w.repo, restore.Options{
+		Backup: w.Job.Backup, Target: target, Directory: w.Job.Directory,
+		PrimaryConninfo: w.conninfo(), PrimarySlot: w.Slot,
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	w.segment.JobSlot(w.JobSlot).Label.Store(string(plan.Backup.Label))
+	if err := restore.Run(ctx, plan, restore.RunOptions{Workers: w.Workers, Progress: w.progress(), Log: w.log}); err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{Backup: &plan.Backup, Path: plan.Directory}, nil
+}
+
+// conninfo is how a restored replica reaches the server. The password belongs in
+// the replica's own password file.
+func (w *worker) conninfo() string {
+	quote := func(s string) string {
+		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+	}
+	return fmt.Sprintf("host=%s port=%d user=%s application_name=%s", quote(w.Host), w.Port, quote(w.User), quote(w.Slot))
+}
