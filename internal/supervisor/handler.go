@@ -1,0 +1,380 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+)
+
+// handler answers requests of the management protocol.
+type handler struct{ *Supervisor }
+
+// Handle implements [mgmt.Handler].
+func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+	switch req.Command {
+	case mgmt.Ping:
+		return mgmt.Response{}, nil
+	case mgmt.Shutdown:
+		h.stop(errShutdown)
+		return nil, nil
+	case mgmt.Reload:
+		restart, err := h.reload()
+		return mgmt.Response{"Restart": restart}, err
+	case mgmt.ConfLs:
+		return h.confLs(), nil
+	case mgmt.Status, mgmt.StatusDetails:
+		return h.status(ctx, req.Command == mgmt.StatusDetails)
+	}
+	return h.ofServer(ctx, req)
+}
+
+// ofServer answers the commands that name a server.
+func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+	handle := map[mgmt.Command]func(context.Context, *mgmt.Request, *server) (mgmt.Response, error){
+		mgmt.Backup:     h.backup,
+		mgmt.ListBackup: h.listBackup,
+		mgmt.Info:       h.info,
+		mgmt.Restore:    h.restore,
+		mgmt.Verify:     h.verify,
+		mgmt.Delete:     h.delete,
+		mgmt.Progress:   h.progress,
+	}[req.Command]
+	if handle == nil {
+		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
+	}
+	v := h.server(req.Server())
+	if v == nil {
+		return nil, &mgmt.Error{Code: req.Command.Codes().NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
+	}
+	resp, err := handle(ctx, req, v)
+	if err != nil {
+		var known *mgmt.Error
+		if !errors.As(err, &known) {
+			err = protocolError(req, req.Command.String(), err)
+		}
+		return nil, err
+	}
+	version := pg.Version(v.slot.ServerVersion.Load())
+	if _, ok := resp["MajorVersion"]; !ok {
+		resp["MajorVersion"], resp["MinorVersion"] = version.Major(), version.Minor()
+	}
+	resp["Server"] = v.name
+	return resp, nil
+}
+
+func (h handler) confLs() mgmt.Response {
+	return mgmt.Response{
+		"main_configuration_path":  h.config.Load().Path,
+		"users_configuration_path": h.Files.Users,
+		"admin_configuration_path": h.Files.Admins,
+	}
+}
+
+// job runs a job and turns its failure into an error.
+func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
+	result, err := h.runJob(v, kind, spec)
+	if err == nil && result.Failure != nil {
+		err = result.Failure
+	}
+	return result, err
+}
+
+func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	if req.Backup() != "" {
+		return nil, &mgmt.Error{Code: mgmt.CodeBackupOther, Workflow: "Incremental backup", Err: errors.New("incremental backups are not possible in this version: leave the second word out")}
+	}
+	if v.slot.Streaming.Load() != 1 {
+		why, _ := v.slot.LastError.Load()
+		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent: %s", v.name, why)}
+	}
+	result, err := h.job(v, job.Backup, job.Spec{})
+	if err != nil {
+		return nil, err
+	}
+	return described(*result.Backup), nil
+}
+
+func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	directory := req.Args.Text("Directory")
+	if !filepath.IsAbs(directory) {
+		return nil, &mgmt.Error{Code: mgmt.CodeRestoreNoBackup, Workflow: "restore", Err: fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", directory)}
+	}
+	result, err := h.job(v, job.Restore, job.Spec{Backup: req.Backup(), Position: req.Args.Text("Position"), Directory: directory})
+	if err != nil {
+		return nil, err
+	}
+	resp := described(*result.Backup)
+	resp["Comments"] = ""
+	resp["Directory"] = result.Path
+	delete(resp, "Valid")
+	return resp, nil
+}
+
+func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	result, err := h.job(v, job.Delete, job.Spec{Backup: req.Backup(), Force: req.Args.Bool("Force")})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.Response{"Backup": string(result.Backup.Label)}, nil
+}
+
+func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	all := req.Args.Text("Files") == "all"
+	result, err := h.job(v, job.Verify, job.Spec{Backup: req.Backup(), AllFiles: all})
+	if err != nil {
+		return nil, err
+	}
+	failed, good := []mgmt.Document{}, []mgmt.Document{}
+	for _, f := range result.Files {
+		row := mgmt.Document{"Directory": f.Directory, "FileName": f.Name, "Original": f.Original, "HashAlgorithm": "CRC32C"}
+		if f.Problem != "" {
+			row["Calculated"] = "Unknown"
+			failed = append(failed, row)
+			continue
+		}
+		good = append(good, row)
+	}
+	resp := mgmt.Response{"Backup": string(result.Backup.Label), "Files": mgmt.Document{"All": good, "Failed": failed}}
+	if len(result.Report) == 0 {
+		return resp, nil
+	}
+	return nil, &mgmt.Error{Code: mgmt.CodeVerifyExecute, Workflow: "Verify", WorkerErrors: result.Report, Response: resp,
+		Err: fmt.Errorf("backup %s of server %q is damaged: %s", result.Backup.Label, v.name, result.Report[0])}
+}
+
+// described are the members that backup, list and restore share.
+func described(s repo.Summary) mgmt.Response {
+	return mgmt.Response{
+		"Backup": string(s.Label), "BackupSize": s.Stored, "RestoreSize": s.Logical, "BiggestFileSize": s.Biggest,
+		"Compression": compressionCode(s.Codec), "Encryption": 0, "Valid": 1,
+		"Incremental": s.Type == repo.Incremental, "IncrementalParent": string(s.Base),
+		"MajorVersion": s.PostgreSQL.Major(), "MinorVersion": s.PostgreSQL.Minor(),
+	}
+}
+
+func compressionCode(codec string) int {
+	codes := map[string]int{"gzip": 17, "zstd": 18, "lz4": 19, "bzip2": 20}
+	return codes[codec]
+}
+
+// listed is a row of a listing. WAL is what was received since the backup began,
+// delta what lies between it and the one before.
+func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
+	d := described(b.Summary)
+	delete(d, "MajorVersion")
+	delete(d, "MinorVersion")
+	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), false, ""
+	d["WAL"], d["Delta"] = int64(0), int64(0)
+	if b.Err != nil {
+		d["Valid"] = 0
+		return d
+	}
+	size := b.Summary.SegmentSize
+	if stored := pg.LSN(v.slot.FlushedLSN.Load()); stored > b.Summary.Start {
+		d["WAL"] = int64(size.Start(stored) - size.Start(b.Summary.Start))
+	}
+	if before != nil && before.Err == nil && before.Summary.Start < b.Summary.Start {
+		d["Delta"] = int64(size.Start(b.Summary.Start) - size.Start(before.Summary.Start))
+	}
+	return d
+}
+
+func (v *server) listing(list []repo.Backup) []mgmt.Document {
+	rows := make([]mgmt.Document, len(list))
+	for i := range list {
+		var before *repo.Backup
+		if i > 0 {
+			before = &list[i-1]
+		}
+		rows[i] = v.listed(list[i], before)
+	}
+	return rows
+}
+
+func (h handler) listBackup(ctx context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	list, err := v.repo.Backups(ctx)
+	if err != nil {
+		return nil, &mgmt.Error{Code: mgmt.CodeListBackups, Workflow: "list-backup", Err: err}
+	}
+	rows := v.listing(list)
+	switch req.Args.Text("Sort") {
+	case "", "asc":
+	case "desc":
+		slices.Reverse(rows)
+	default:
+		return nil, &mgmt.Error{Code: mgmt.CodeListInvalidSort, Workflow: "list-backup", Err: fmt.Errorf("sort %q: want asc or desc", req.Args.Text("Sort"))}
+	}
+	return mgmt.Response{"NumberOfBackups": len(rows), "Backups": rows}, nil
+}
+
+func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	b, err := v.repo.Find(ctx, req.Backup())
+	if err == nil {
+		err = b.Err
+	}
+	if err != nil {
+		return nil, protocolError(req, "info", err)
+	}
+	s := b.Summary
+	resp := described(s)
+	delete(resp, "Incremental")
+	delete(resp, "IncrementalParent")
+	tablespaces := []mgmt.Document{}
+	for _, ts := range s.Tablespaces {
+		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})
+	}
+	halves := func(name string, lsn pg.LSN) {
+		resp[name+"HiLSN"], resp[name+"LoLSN"] = int64(lsn>>32), int64(uint32(lsn))
+	}
+	halves("Start", s.Start)
+	halves("End", s.End)
+	halves("Checkpoint", s.Checkpoint)
+	for k, value := range (mgmt.Document{
+		"WAL": pg.SegmentName(s.StartTLI, s.Start, s.SegmentSize), "Elapsed": s.EndedAt.Sub(s.StartedAt).Seconds(),
+		"Keep": false, "Comments": "", "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
+		"StartTimeline": int64(s.StartTLI), "EndTimeline": int64(s.EndTLI),
+	}) {
+		resp[k] = value
+	}
+	return resp, nil
+}
+
+func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.Response, error) {
+	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
+		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
+	for _, j := range h.jobSnapshots() {
+		if j.ServerIndex != v.index {
+			continue
+		}
+		elapsed := int64(j.UpdatedAt.Sub(j.StartedAt).Seconds())
+		resp["ProgressState"], resp["Done"], resp["Total"], resp["Elapsed"] = 1, j.DoneBytes, j.TotalBytes, max(elapsed, 0)
+		if j.TotalBytes > 0 {
+			percent := int64(100 * j.DoneBytes / j.TotalBytes)
+			resp["Percentage"] = percent
+			if percent > 0 {
+				left := elapsed * (100 - percent) / percent
+				resp["Remaining"] = mgmt.Document{"value": left, "string_value": fmt.Sprintf("%ds", left)}
+			}
+		}
+	}
+	return resp, nil
+}
+
+// jobSnapshots returns the running jobs.
+func (s *Supervisor) jobSnapshots() []shmem.JobSnapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []shmem.JobSnapshot
+	for i := range s.jobs {
+		list = append(list, s.Segment.JobSlot(i).Snapshot())
+	}
+	return list
+}
+
+func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error) {
+	c := h.config.Load()
+	servers := []mgmt.Document{}
+	used := uint64(0)
+	for _, v := range h.servers {
+		d, size, err := h.serverStatus(ctx, c, v, details)
+		if err != nil {
+			return nil, err
+		}
+		used += size
+		servers = append(servers, d)
+	}
+	free, total, err := space(c.Main.BaseDir)
+	if err != nil {
+		return nil, err
+	}
+	resp := mgmt.Response{"UsedSpace": used, "FreeSpace": free, "TotalSpace": total, "Workers": c.Main.Workers,
+		"NumberOfServers": len(servers), "Servers": servers}
+	if details {
+		resp["PgmonetaFips"] = false
+	}
+	return resp, nil
+}
+
+func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, details bool) (mgmt.Document, uint64, error) {
+	sc, ok := c.Server(v.name)
+	if !ok {
+		return nil, 0, fmt.Errorf("server %q is not configured", v.name)
+	}
+	list, err := v.repo.Backups(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	snap := v.slot.Snapshot()
+	size := snap.WALBytes + backupBytes(list)
+	r := c.Retention(sc)
+	is := func(k job.Kind) bool { b := v.busy.Load(); return b != nil && *b == k }
+	d := mgmt.Document{
+		"Server": v.name, "Online": snap.Streaming, "Primary": snap.Primary, "Checksums": snap.Checksums,
+		"ActiveBackup": is(job.Backup), "ActiveRestore": is(job.Restore), "ActiveDelete": is(job.Delete),
+		"ActiveArchive": false, "ActiveRetention": false, "NumberOfBackups": len(list), "ServerSize": size,
+		"WorkspaceFreeSpace": 0, "HotStandbySize": 0, "Workers": c.Workers(sc),
+		"RetentionDays": unset(r.Days), "RetentionWeeks": unset(r.Weeks), "RetentionMonths": unset(r.Months), "RetentionYears": unset(r.Years),
+	}
+	if details {
+		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(list)
+		h.walStatus(d, snap)
+	}
+	return d, size, nil
+}
+
+// walStatus adds what C pgmoneta did not tell: how far WAL is, and what is wrong.
+func (h handler) walStatus(d mgmt.Document, snap shmem.ServerSnapshot) {
+	d["Timeline"] = snap.Timeline
+	d["WrittenLSN"] = pg.LSN(snap.WrittenLSN).String()
+	d["FlushedLSN"] = pg.LSN(snap.FlushedLSN).String()
+	d["StoredLSN"] = pg.LSN(snap.StoredLSN).String()
+	d["ServerLSN"] = pg.LSN(snap.ServerLSN).String()
+	d["WorkerPID"], d["WorkerRestarts"], d["Reconnects"] = snap.WorkerPID, snap.Restarts, snap.Reconnects
+	d["CurrentSegment"] = snap.CurrentSegment
+	d["LastError"] = ""
+	if !snap.Streaming {
+		d["LastError"] = firstText(snap.LastError, snap.LastExit)
+	}
+}
+
+func firstText(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func unset(n int) int {
+	if n <= 0 {
+		return -1
+	}
+	return n
+}
+
+func backupBytes(list []repo.Backup) (n uint64) {
+	for _, b := range list {
+		n += uint64(b.Summary.Stored)
+	}
+	return n
+}
+
+// space returns what is free for us and in all on the file system of dir, in bytes.
+func space(dir string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return st.Bavail * uint64(st.Frsize), st.Blocks * uint64(st.Frsize), nil
+}

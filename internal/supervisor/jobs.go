@@ -1,0 +1,179 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+)
+
+// running is a job in progress.
+type running struct {
+	server *server
+	kind   job.Kind
+	child  Child
+}
+
+// errBusy reports that a server has a job already.
+type busyError struct {
+	server string
+	kind   job.Kind
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
+}
+
+// runJob runs one job to its end in a process of its own. Only the end of the
+// supervisor cancels it.
+func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
+	if !v.busy.CompareAndSwap(nil, &kind) {
+		other := job.Kind("job")
+		if k := v.busy.Load(); k != nil {
+			other = *k
+		}
+		return job.Result{}, &busyError{server: v.name, kind: other}
+	}
+	defer v.busy.Store(nil)
+	start, err := s.start(v, kind)
+	if err != nil {
+		return job.Result{}, err
+	}
+	start.Job = spec
+	result, err := s.inSlot(v, start)
+	v.catalogChanged()
+	if kind == job.Backup && (err != nil || result.Failure != nil) {
+		v.countFailure(result.Failure)
+	}
+	return result, err
+}
+
+func (v *server) countFailure(f *job.Failure) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	reason := "worker"
+	if f != nil {
+		reason = string(f.Class)
+	}
+	v.failures[reason]++
+}
+
+// inSlot reserves a job slot, runs the job and frees the slot.
+func (s *Supervisor) inSlot(v *server, start job.Start) (job.Result, error) {
+	i, slot, err := s.reserve(v, start.Kind)
+	if err != nil {
+		return job.Result{}, err
+	}
+	defer s.release(i, slot)
+	start.JobSlot = i
+	child, err := s.launch(start, "pgmoneta-"+string(start.Kind))
+	if err != nil {
+		return job.Result{}, err
+	}
+	slot.PID.Store(int64(child.PID()))
+	slot.State.Store(shmem.StateRunning)
+	s.mu.Lock()
+	s.jobs[i].child = child
+	s.mu.Unlock()
+	if s.ctx.Err() != nil { // the end came while it started
+		_ = child.Conn().Send(job.KindStop, nil)
+	}
+	return await(child, start)
+}
+
+// await receives the result of a job and the end of its process.
+func await(child Child, start job.Start) (job.Result, error) {
+	var result job.Result
+	msg, err := child.Conn().Receive()
+	if err == nil {
+		err = msg.Decode(&result)
+	}
+	werr := child.Wait()
+	_ = child.Conn().Close()
+	if errors.Is(err, io.EOF) || err == nil && msg.Kind != job.KindResult {
+		err = fmt.Errorf("the worker of the %s of server %q ended without a result: %w", start.Kind, start.Server, werr)
+	}
+	return result, err
+}
+
+func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return 0, nil, context.Cause(s.ctx)
+	}
+	for i := range s.Segment.Jobs() {
+		if s.jobs[i] != nil {
+			continue
+		}
+		s.jobs[i] = &running{server: v, kind: kind}
+		slot := s.Segment.JobSlot(i)
+		slot.Clear()
+		slot.ServerIndex.Store(int64(v.index))
+		slot.Kind.Store(int64(kind.Number()))
+		slot.StartedAt.StoreTime(time.Now())
+		slot.State.Store(shmem.StateStarting)
+		return i, slot, nil
+	}
+	return 0, nil, errors.New("too many jobs run at once")
+}
+
+func (s *Supervisor) release(i int, slot *shmem.Job) {
+	slot.State.Store(shmem.StateUnused)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.jobs, i)
+}
+
+// cancelJobs tells all jobs to stop. Their requests are still answered.
+func (s *Supervisor) cancelJobs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.jobs {
+		if r.child != nil {
+			_ = r.child.Conn().Send(job.KindStop, nil)
+		}
+	}
+}
+
+// protocolError gives a failure the code of the command.
+func protocolError(req *mgmt.Request, workflow string, err error) error {
+	codes := req.Command.Codes()
+	e := &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
+	var busy *busyError
+	var failure *job.Failure
+	switch {
+	case errors.As(err, &busy):
+		e.Code = codes.Busy
+	case errors.Is(err, repo.ErrNoBackup):
+		e.Code = codes.NoBackup
+	case errors.As(err, &failure):
+		e.Code = failureCode(req.Command, failure.Class)
+	}
+	return e
+}
+
+func failureCode(c mgmt.Command, class job.Class) mgmt.Code {
+	codes := c.Codes()
+	switch class {
+	case job.Busy:
+		return codes.Busy
+	case job.NoBackup, job.BadInput:
+		return codes.NoBackup
+	}
+	switch c {
+	case mgmt.Backup:
+		return mgmt.CodeBackupExecute
+	case mgmt.Restore:
+		return mgmt.CodeRestoreFailed
+	case mgmt.Delete:
+		return mgmt.CodeDeleteBackupExecute
+	}
+	return codes.Other
+}

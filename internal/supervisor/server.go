@@ -1,0 +1,232 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+)
+
+// A server is what the supervisor knows about one PostgreSQL server.
+type server struct {
+	index int // slot in the shared segment
+	name  string
+	repo  *repo.Repository
+	slot  *shmem.Server
+	log   *slog.Logger
+
+	busy atomic.Pointer[job.Kind] // the job that runs, nil for none
+
+	// catalog is what the metrics page shows: read from disk in the background.
+	catalog atomic.Pointer[[]repo.Backup]
+	changed chan struct{} // holds one token when the catalog must be read again
+
+	mu       sync.Mutex
+	failures map[string]uint64 // of backups, by class
+}
+
+func newServer(index int, name, baseDir string, slot *shmem.Server, log *slog.Logger) (*server, error) {
+	r, err := repo.Open(durable.OS{}, baseDir, name)
+	if err != nil {
+		return nil, err
+	}
+	slot.Name.Store(name)
+	slot.State.Store(shmem.StateStarting)
+	return &server{index: index, name: name, repo: r, slot: slot, log: log.With("server", name),
+		changed: make(chan struct{}, 1), failures: map[string]uint64{}}, nil
+}
+
+const catalogInterval = 30 * time.Second
+
+// refresh keeps the catalog that metrics show up to date.
+func (v *server) refresh(ctx context.Context) {
+	t := time.NewTicker(catalogInterval)
+	defer t.Stop()
+	failed := ""
+	for {
+		list, err := v.repo.Backups(ctx)
+		if err == nil {
+			v.catalog.Store(&list)
+			failed = ""
+		} else if ctx.Err() == nil && err.Error() != failed {
+			failed = err.Error()
+			v.log.Error("read catalog", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-v.changed:
+		}
+	}
+}
+
+func (v *server) catalogChanged() {
+	select {
+	case v.changed <- struct{}{}:
+	default:
+	}
+}
+
+// start fills in what every worker of a server is told.
+func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
+	c := s.config.Load()
+	sc, ok := c.Server(v.name)
+	if !ok {
+		return job.Start{}, fmt.Errorf("server %q is not configured", v.name)
+	}
+	password, err := s.password(c, sc)
+	if err != nil {
+		return job.Start{}, err
+	}
+	codec := container.Codec(0)
+	switch c.Main.Compression.Codec {
+	case config.Gzip:
+		codec = container.Gzip
+	case config.Zstd:
+		codec = container.Zstd
+	case config.LZ4:
+		codec = container.LZ4
+	case config.Bzip2:
+		codec = container.Bzip2
+	}
+	return job.Start{
+		Kind: kind, Server: v.name, ServerSlot: v.index, BaseDir: c.Main.BaseDir,
+		Host: sc.Host, Port: sc.Port, User: sc.User, Password: password.Wire(),
+		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
+		Codec: codec, Level: c.Main.CompressionLevel, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
+		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
+	}, nil
+}
+
+// password looks a server's password up: in the users file, else in its pgpass
+// file. None at all is no error: the server may trust us.
+func (s *Supervisor) password(c *config.Config, sc *config.Server) (vault.Secret, error) {
+	if s.Users != nil {
+		if p, ok := s.Users.Lookup(sc.User); ok {
+			return p, nil
+		}
+	}
+	path := c.Passfile(sc)
+	if path == "" {
+		return vault.Secret{}, nil
+	}
+	f, err := vault.LoadPassfile(path)
+	if err != nil {
+		return vault.Secret{}, err
+	}
+	for _, database := range []string{"replication", "postgres"} {
+		if p, ok := f.Lookup(sc.Host, sc.Port, database, sc.User); ok {
+			return p, nil
+		}
+	}
+	return vault.Secret{}, nil
+}
+
+// launch starts a worker process and sends it its orders.
+func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
+	file, err := s.Log.File()
+	if err != nil {
+		return nil, err
+	}
+	if file != nil {
+		defer func() { _ = file.Close() }()
+	}
+	log := s.Log.With("server", start.Server)
+	child, err := s.Start(ipc.Spec{
+		Title: start.Title(), Name: name, Segment: s.Segment.File(), Log: file,
+		OnStderr: func(line string) { log.Error("worker says", "worker", string(start.Kind), "line", line) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start worker for server %q: %w", start.Server, err)
+	}
+	if err := child.Conn().Send(job.KindStart, start); err != nil {
+		_ = child.Conn().Close()
+		return nil, errors.Join(fmt.Errorf("instruct worker for server %q: %w", start.Server, err), child.Wait())
+	}
+	return child, nil
+}
+
+// keepReceiving runs the WAL worker of a server until ctx ends, starting it
+// again whenever it ends by itself.
+func (s *Supervisor) keepReceiving(ctx context.Context, v *server) {
+	delay := restartMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.receiveOnce(ctx, v)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > restartMax {
+			delay = restartMin
+		}
+		wait := delay/2 + rand.N(delay/2)
+		delay = min(2*delay, restartMax)
+		v.slot.State.Store(shmem.StateWaiting)
+		v.slot.LastExit.Store(fmt.Sprint(err))
+		v.slot.Restarts.Add(1)
+		v.log.Error("WAL worker ended, starting it again", "after", wait.Round(time.Millisecond), "err", err)
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	v.slot.State.Store(shmem.StateStopped)
+}
+
+// Delays before a WAL worker is started again.
+const (
+	restartMin = time.Second
+	restartMax = time.Minute
+)
+
+func (s *Supervisor) receiveOnce(ctx context.Context, v *server) error {
+	start, err := s.start(v, job.Receive)
+	if err != nil {
+		return err
+	}
+	child, err := s.launch(start, "pgmoneta-wal")
+	if err != nil {
+		return err
+	}
+	v.slot.WorkerPID.Store(int64(child.PID()))
+	v.slot.StartedAt.StoreTime(time.Now())
+	v.slot.State.Store(shmem.StateRunning)
+	defer v.slot.WorkerPID.Store(0)
+	// Only the end of the control socket or of ctx moves this goroutine on; a
+	// worker that was stopped has the time it needs for its last flush.
+	stopped := context.AfterFunc(ctx, func() { _ = child.Conn().Send(job.KindStop, nil) })
+	defer stopped()
+	err = child.Wait()
+	_ = child.Conn().Close()
+	v.slot.Streaming.Store(0)
+	if err == nil {
+		err = errors.New("it ended without being asked")
+	}
+	return err
+}
+
+// logColor reports whether workers should write coloured lines.
+func logColor(kind config.LogType) bool {
+	if kind != config.LogConsole {
+		return false
+	}
+	info, err := os.Stdout.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,339 @@
+// Package supervisor is the process that stays: it reads no WAL byte and no
+// backup byte, but owns the listeners, the configuration, the shared segment and
+// the worker processes.
+//
+// # Guarantees
+//
+// Each server has one WAL worker. One that ends without being asked is started
+// again after 0.5 to 1 s, then later and later, up to a minute; what happens to
+// it touches no other server. Each running job is a process of its own; at most
+// one runs per server.
+//
+// [Supervisor.Run] returns after everything it started has ended: first no more
+// requests are accepted, then jobs are cancelled, then WAL workers flush and stop.
+// When the supervisor is killed, workers see their control socket close and end
+// by themselves.
+//
+// Requests that only look (ping, status, list, info, conf) are answered here,
+// from the catalog on disk and the shared segment.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
+	"github.com/pgmoneta/pgmoneta-go/internal/logging"
+	"github.com/pgmoneta/pgmoneta-go/internal/metrics"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+	"github.com/pgmoneta/pgmoneta-go/internal/version"
+)
+
+// A Child is a worker process; [*ipc.Process] is the real one.
+type Child interface {
+	Conn() *ipc.Conn
+	PID() int
+	Wait() error
+}
+
+// Options tell what to supervise.
+type Options struct {
+	Config *config.Config
+	Files  config.Files
+	Users  *vault.Users // may be nil
+	Log    *logging.Log
+	Level  *slog.LevelVar // of Log
+	// Segment is the shared segment, already counting the lines of Log.
+	Segment *shmem.Segment
+	// Start starts a worker; nil means our own binary as a new process.
+	Start func(ipc.Spec) (Child, error)
+	// Reload and Rebind deliver the requests of SIGHUP and SIGUSR1; may be nil.
+	Reload, Rebind <-chan os.Signal
+	// Ready is called when requests are answered; may be nil.
+	Ready func()
+}
+
+// A Supervisor runs the daemon. Make one with [New] and run it once.
+type Supervisor struct {
+	Options
+	config  atomic.Pointer[config.Config] // current; the one in Options is that of the start
+	servers []*server                     // never changes
+	stop    context.CancelCauseFunc
+	ctx     context.Context
+
+	mu   sync.Mutex
+	jobs map[int]*running // by job slot
+
+	listeners listeners
+}
+
+// errShutdown is the cause of an orderly end.
+var errShutdown = errors.New("shutdown")
+
+// New checks that this version can do what the configuration asks for.
+func New(o Options) (*Supervisor, error) {
+	if err := supported(o.Config); err != nil {
+		return nil, err
+	}
+	if len(o.Config.Servers) > o.Segment.Servers() {
+		return nil, fmt.Errorf("%d servers are configured, at most %d are possible", len(o.Config.Servers), o.Segment.Servers())
+	}
+	if o.Start == nil {
+		o.Start = func(spec ipc.Spec) (Child, error) {
+			p, err := ipc.Start(spec)
+			if err != nil {
+				return nil, err
+			}
+			return p, nil
+		}
+	}
+	s := &Supervisor{Options: o, jobs: map[int]*running{}}
+	s.config.Store(o.Config)
+	return s, nil
+}
+
+// supported refuses what was asked for and cannot be done: a plain copy where an
+// encrypted one was wanted would be worse than none.
+func supported(c *config.Config) error {
+	var errs []error
+	if c.Main.Encryption != config.EncryptionNone {
+		errs = append(errs, fmt.Errorf("%s: encryption = %s is not possible in this version: set encryption = none", c.Path, c.Main.Encryption))
+	}
+	if c.Main.StorageEngines != config.StorageLocal {
+		errs = append(errs, fmt.Errorf("%s: this version stores on the local disk only: set storage_engine = local", c.Path))
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs the daemon until ctx ends or a client asks for its shutdown.
+func (s *Supervisor) Run(parent context.Context) error {
+	s.ctx, s.stop = context.WithCancelCause(parent)
+	defer s.stop(nil)
+	c := s.config.Load()
+	if err := durable.MkdirAll(durable.OS{}, c.Main.BaseDir); err != nil {
+		return err
+	}
+	release, err := s.lock(c)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := s.open(c); err != nil {
+		return err
+	}
+	if err := s.listeners.bind(s, c); err != nil {
+		return err
+	}
+	// WAL workers outlive the requests and jobs that need them.
+	receiving, stopReceiving := context.WithCancel(context.Background())
+	defer stopReceiving()
+	var workers, watchers sync.WaitGroup
+	for _, sv := range s.servers {
+		workers.Go(func() { s.keepReceiving(receiving, sv) })
+		watchers.Go(func() { sv.refresh(s.ctx) })
+	}
+	watchers.Go(s.handleSignals)
+	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
+	if s.Ready != nil {
+		s.Ready()
+	}
+
+	<-s.ctx.Done()
+	s.Log.Info("shutdown", "cause", context.Cause(s.ctx))
+	watchers.Wait()
+	s.cancelJobs()
+	s.listeners.close() // waits for requests, and these for their jobs
+	stopReceiving()
+	workers.Wait()
+	s.Log.Info("stopped")
+	return nil
+}
+
+// lock makes sure that this is the only daemon with this base_dir and pid file.
+func (s *Supervisor) lock(c *config.Config) (release func(), err error) {
+	base, err := durable.TryLock(filepath.Join(c.Main.BaseDir, "pgmoneta.lock"))
+	if err != nil {
+		return nil, fmt.Errorf("another daemon uses base_dir %s: %w", c.Main.BaseDir, err)
+	}
+	path := c.Main.PIDPath()
+	// A pid file that nobody holds locked is stale: its daemon did not end in order.
+	pid, err := durable.TryLock(path)
+	if err != nil {
+		_ = base.Release()
+		return nil, fmt.Errorf("PID file [%s]: is there another instance running? %w", path, err)
+	}
+	_ = os.Chmod(path, 0o640)
+	return func() {
+		_ = os.Remove(path)
+		_ = pid.Release()
+		_ = base.Release()
+	}, nil
+}
+
+// open prepares the state of every server.
+func (s *Supervisor) open(c *config.Config) error {
+	for i := range c.Servers {
+		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, s.Segment.ServerSlot(i), s.Log.Logger)
+		if err != nil {
+			return err
+		}
+		s.servers = append(s.servers, sv)
+	}
+	return nil
+}
+
+func (s *Supervisor) server(name string) *server {
+	for _, sv := range s.servers {
+		if sv.name == name {
+			return sv
+		}
+	}
+	return nil
+}
+
+// handleSignals serves SIGHUP and SIGUSR1 until the end.
+func (s *Supervisor) handleSignals() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.Reload:
+			if _, err := s.reload(); err != nil {
+				s.Log.Error("reload refused, nothing was changed", "err", err)
+			}
+		case <-s.Rebind:
+			s.listeners.rebind(s, s.config.Load())
+		}
+	}
+}
+
+// reload reads the configuration again and applies what can be applied to a
+// running daemon, all or nothing. restart tells whether something waits for one.
+func (s *Supervisor) reload() (restart bool, err error) {
+	old := s.config.Load()
+	next, err := config.Load(old.Path)
+	if err != nil {
+		return false, err
+	}
+	if err := supported(next); err != nil {
+		return false, err
+	}
+	for _, ch := range config.Changes(old, next) {
+		if config.RestartNeeded(ch.Section, ch.Key) || ch.Key == "" {
+			restart = true
+			s.Log.Warn("restart required", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
+		} else {
+			s.Log.Info("reloaded", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
+		}
+	}
+	applied := config.Apply(old, next)
+	s.config.Store(applied)
+	s.Level.Set(applied.Main.LogLevel)
+	s.Segment.Generation().Add(1)
+	if applied.Main.Metrics != old.Main.Metrics {
+		s.listeners.rebind(s, applied)
+	}
+	return restart, nil
+}
+
+// listeners are the sockets requests arrive on.
+type listeners struct {
+	mu      sync.Mutex
+	metrics *service
+	socket  *service
+}
+
+// A service is a listener and the goroutine that serves it.
+type service struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func serve(s *Supervisor, what string, run func(context.Context) error) *service {
+	// Not derived from the supervisor's context: requests in flight may go on
+	// until the listener is closed in its turn.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
+	v := &service{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(v.done)
+		if err := run(ctx); err != nil {
+			s.Log.Error("listener ended", "listener", what, "err", err)
+		}
+	}()
+	return v
+}
+
+func (v *service) close() {
+	if v != nil {
+		v.cancel()
+		<-v.done
+	}
+}
+
+func (l *listeners) bind(s *Supervisor, c *config.Config) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.bindMetrics(s, c); err != nil {
+		return err
+	}
+	return l.bindSocket(s, c)
+}
+
+func (l *listeners) bindSocket(s *Supervisor, c *config.Config) error {
+	ln, err := mgmt.Listen(c.Main.SocketPath())
+	if err != nil {
+		return err
+	}
+	server := mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger})
+	l.socket = serve(s, "management", func(ctx context.Context) error { return server.Serve(ctx, ln) })
+	return nil
+}
+
+func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
+	if c.Main.Metrics <= 0 {
+		return nil
+	}
+	host := c.Main.Host
+	if host == "*" {
+		host = ""
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(c.Main.Metrics)))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	h := metrics.New(s)
+	l.metrics = serve(s, "metrics", func(ctx context.Context) error { return metrics.Serve(ctx, ln, h) })
+	return nil
+}
+
+// rebind closes and opens the metrics and management listeners. A listener that
+// cannot be opened again is reported and left out; the others and WAL go on.
+func (l *listeners) rebind(s *Supervisor, c *config.Config) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.metrics.close()
+	l.metrics = nil
+	if err := l.bindMetrics(s, c); err != nil {
+		s.Log.Error("metrics listener", "err", err)
+	}
+	s.Log.Info("rebound listeners", "metrics", c.Main.Metrics)
+}
+
+func (l *listeners) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.socket.close()
+	l.metrics.close()
+}
