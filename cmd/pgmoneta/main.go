@@ -1,0 +1,187 @@
+// Command pgmoneta is the backup daemon. It supervises one WAL worker process per
+// PostgreSQL server and one process per running job; those are this same binary.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
+	"github.com/pgmoneta/pgmoneta-go/internal/logging"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/supervisor"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+	"github.com/pgmoneta/pgmoneta-go/internal/version"
+	"github.com/pgmoneta/pgmoneta-go/internal/worker"
+)
+
+func main() {
+	if ipc.IsWorker() {
+		os.Exit(worker.Main())
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const usage = `pgmoneta ` + version.Version + `
+  Backup and WAL daemon for PostgreSQL
+
+Usage:
+  pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]
+
+Options:
+  -c, --config CONFIG_FILE    configuration, default /etc/pgmoneta/pgmoneta.conf
+  -u, --users USERS_FILE      users, default /etc/pgmoneta/pgmoneta_users.conf
+  -A, --admins ADMINS_FILE    admins, default /etc/pgmoneta/pgmoneta_admins.conf
+  -D, --directory DIRECTORY   directory that holds all three
+  -V, --version               print the version
+  -?, --help                  print this help
+
+Signals:
+  TERM, INT, ALRM   stop in order
+  HUP               read the configuration again
+  USR1              open the metrics listener again
+`
+
+var options = []console.Option{
+	{Short: "-c", Long: "--config", Value: true},
+	{Short: "-u", Long: "--users", Value: true},
+	{Short: "-A", Long: "--admins", Value: true},
+	{Short: "-D", Long: "--directory", Value: true},
+	{Short: "-V", Long: "--version"},
+	{Short: "-?", Long: "--help"},
+}
+
+// run runs the daemon and returns its exit code.
+func run(words []string, stdout, stderr io.Writer) int {
+	args, err := console.ParseArgs(options, words)
+	fail := func(err error) int {
+		fmt.Fprintln(stderr, "pgmoneta:", err)
+		return 1
+	}
+	switch {
+	case err != nil:
+		return fail(err)
+	case args.Has("--version"):
+		fmt.Fprintln(stdout, "pgmoneta", version.Version)
+		return 1 // as C pgmoneta does, and scripts may test it
+	case args.Has("--help"):
+		fmt.Fprint(stdout, usage)
+		return 0
+	case len(args.Words) > 0:
+		return fail(fmt.Errorf("unknown argument %q: see pgmoneta --help", args.Words[0]))
+	case os.Geteuid() == 0:
+		fmt.Fprintln(stderr, "pgmoneta: Using the root account is not allowed: run it as the user that owns base_dir")
+		return 1
+	}
+	flags := config.Flags{Config: args.Value("--config"), Users: args.Value("--users"), Admins: args.Value("--admins"), Directory: args.Value("--directory")}
+	if err := daemon(flags); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func daemon(flags config.Flags) error {
+	files, err := config.Locate(flags, os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	path, err := filepath.Abs(files.Config)
+	if err != nil {
+		return err
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	users, err := loadUsers(c, files.Users)
+	if err != nil {
+		return err
+	}
+	segment, err := shmem.Create(shmem.Capacity{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = segment.Close() }()
+	level := new(slog.LevelVar)
+	level.Set(c.Main.LogLevel)
+	log, err := openLog(c, level, segment)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	for _, w := range c.Warnings {
+		log.Warn("configuration", "problem", w.Error())
+	}
+	if files.Warning != "" {
+		log.Warn(files.Warning)
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGALRM)
+	defer stop()
+	s, err := supervisor.New(supervisor.Options{
+		Config: c, Files: files, Users: users, Log: log, Level: level, Segment: segment,
+		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+	})
+	if err == nil {
+		err = s.Run(ctx)
+	}
+	if err != nil && c.Main.LogType != config.LogConsole {
+		log.Log(context.Background(), logging.LevelFatal, "cannot run", "err", err)
+	}
+	return err
+}
+
+func notify(sig os.Signal) <-chan os.Signal {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, sig)
+	return ch
+}
+
+// loadUsers reads the users file. Without one, every server needs a password
+// file or must trust us.
+func loadUsers(c *config.Config, path string) (*vault.Users, error) {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || path == "" {
+		err := c.ValidateUsers(func(string) bool { return false })
+		if err != nil {
+			return nil, fmt.Errorf("USERS configuration not found: %s\n%w", path, err)
+		}
+		return nil, nil
+	}
+	home, ok := os.LookupEnv("HOME")
+	if !ok {
+		return nil, errors.New("HOME is not set, so the master key cannot be found")
+	}
+	master, err := vault.LoadMasterKey(vault.MasterKeyPath(home))
+	if err != nil {
+		return nil, fmt.Errorf("invalid master key file: %w", err)
+	}
+	users, err := vault.LoadUsers(path, master)
+	if err != nil {
+		return nil, err
+	}
+	known := func(user string) bool { _, ok := users.Lookup(user); return ok }
+	return users, c.ValidateUsers(known)
+}
+
+func openLog(c *config.Config, level *slog.LevelVar, segment *shmem.Segment) (*logging.Log, error) {
+	path := c.Main.LogPath
+	if path != "" && !filepath.IsAbs(path) {
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
+	}
+	return logging.Open(logging.Options{
+		Level: level, Prefix: c.Main.LogLinePrefix, Count: segment.CountLog,
+		Kind: logging.Kind(c.Main.LogType), Path: path, Truncate: c.Main.LogMode == config.LogCreate,
+		RotationSize: c.Main.LogRotationSize, RotationAge: c.Main.LogRotationAge,
+	})
+}
