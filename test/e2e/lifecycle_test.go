@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+func TestKilledWorkerIsReplacedWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
+	a, b := pgtest.Start(t, pgtest.Options{}), pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"a": a, "b": b})
+	d.waitStreaming(t, "a")
+	d.waitStreaming(t, "b")
+	first, other := d.worker(t, "a"), d.worker(t, "b")
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", first))
+	if err != nil || strings.TrimRight(string(title), "\x00") != "pgmoneta: wal a" {
+		t.Errorf("process title %q, %v", title, err)
+	}
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	waitFor(t, 10*time.Second, "a new worker", func() error {
+		if pid := d.worker(t, "a"); pid == 0 || pid == first || d.status(t, "a")["WalStreaming"] != true {
+			return fmt.Errorf("worker %d", pid)
+		}
+		return nil
+	})
+	if took := time.Since(killed); took > 2*time.Second {
+		t.Errorf("the worker was replaced after %s", took)
+	}
+	if d.worker(t, "b") != other {
+		t.Error("the worker of the other server was touched")
+	}
+}
+
+func TestKilledSupervisorLeavesNoOrphanAndStartsAgain(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	worker := d.worker(t, "primary")
+	d.kill()
+	waitFor(t, time.Second, "the worker to end", func() error {
+		if alive(worker) {
+			return fmt.Errorf("process %d lives", worker)
+		}
+		return nil
+	})
+	d.start(t) // over the stale socket and pid file
+	d.waitStreaming(t, "primary")
+}
+
+func TestShutdownIsOrderly(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	worker := d.worker(t, "primary")
+	if out, code := d.cli(t, "shutdown"); code != 0 {
+		t.Fatalf("shutdown: %d\n%s", code, out)
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the daemon did not end")
+	}
+	if code := d.cmd.ProcessState.ExitCode(); code != 0 || alive(worker) {
+		t.Errorf("exit code %d, worker alive: %v", code, alive(worker))
+	}
+	for _, left := range []string{".s.pgmoneta", "pgmoneta.127.0.0.1.pid"} {
+		if _, err := os.Stat(d.path(left)); !os.IsNotExist(err) {
+			t.Errorf("%s is left behind", left)
+		}
+	}
+}
+
+func TestSecondDaemonOnTheSameRepositoryIsRefused(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), "-c", d.path("pgmoneta.conf"))
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), fmt.Sprint(d.pid())) {
+		t.Errorf("the second daemon: %v, %s; want an error with the holder's pid %d", err, out, d.pid())
+	}
+}
+
+func TestServerRestartNeedsNoHelp(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	s.Kill(t)
+	waitFor(t, 20*time.Second, "the loss to show", func() error {
+		if d.status(t, "primary")["WalStreaming"] != false {
+			return fmt.Errorf("still streaming")
+		}
+		return nil
+	})
+	if out, code := d.cli(t, "backup", "primary"); code != 2 || !strings.Contains(out, "101") {
+		t.Errorf("backup without WAL: exit %d\n%s", code, out)
+	}
+	s.Restart(t)
+	d.waitStreaming(t, "primary")
+	d.must(t, "backup", "primary")
+}
+
+func TestFailuresTellByExitCode(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	for args, want := range map[string]string{
+		"backup nosuch":                       "Error: 111",
+		"list-backup nosuch":                  "Error: 304",
+		"info primary newest":                 "Error: 2200",
+		"info primary 20200101000000":         "Error: 2200",
+		"restore primary newest /tmp/nowhere": "Error: 600",
+		"delete primary oldest":               "Error: 50",
+		"verify primary newest /tmp":          "Error: 80",
+		"backup primary newest":               "Error: 113",
+	} {
+		if out, code := d.cli(t, strings.Fields(args)...); code != 2 || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d, want 2 and %q\n%s", args, code, want, out)
+		}
+	}
+}
+
+func TestMetricsUnderManyScrapes(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	load := pgtest.StartLoad(t, s, 2)
+	url := fmt.Sprintf("http://127.0.0.1:%d/metrics", d.metrics)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				resp, err := http.Get(url)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp.StatusCode != http.StatusOK || len(resp.TransferEncoding) == 0 {
+					t.Errorf("status %s, transfer encoding %v", resp.Status, resp.TransferEncoding)
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	wg.Wait()
+	load.Stop()
+	resp, err := http.Get(strings.TrimSuffix(url, "metrics") + "else")
+	if err != nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("another path: %v, %v", resp, err)
+	}
+}
