@@ -4,14 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 )
 
-// A stream receives one timeline over one connection. Two goroutines share the
-// work: one receives and writes, the other flushes and acknowledges.
+// A stream receives one timeline over one connection.
+//
+// While the server waits for nobody, two goroutines share the work: one
+// receives and writes, pausing shortly so that each turn carries more; the other
+// flushes and acknowledges at every interval. While commits may be waiting (the
+// receiver is eager), the first does all of it in turn: read until the socket
+// would block, one write, one fdatasync, one status. What arrives during the
+// fdatasync is covered by the next.
 type stream struct {
 	r        *Receiver
 	conn     *pgrepl.Conn
@@ -24,6 +31,10 @@ type stream struct {
 	tli     pg.Timeline
 	server  pg.LSN        // the server's position, as far as it told
 	now     chan struct{} // holds one token when a flush is wanted at once
+
+	gathered int // bytes received since the last write
+
+	flushing sync.Mutex // held during a flush
 }
 
 // run streams from at until the timeline ends, and then says where it ended.
@@ -36,9 +47,6 @@ func (s *stream) run(parent context.Context, at position) (*pgrepl.EndOfTimeline
 	}
 	s.tli, s.now = at.tli, make(chan struct{}, 1)
 	s.journal = newJournal(s.r.FS, s.r.Repo.ReceiveDir(), s.size, at.tli, at.lsn, s.r.storer.add)
-	s.r.Log.Info("streaming WAL", "timeline", at.tli, "lsn", at.lsn, "slot", s.r.Slot)
-	s.r.Monitor.Streaming(at.tli, at.lsn)
-
 	received := make(chan struct{}) // closed when nothing more will be written
 	flushed := make(chan error, 1)
 	go func() {
@@ -86,10 +94,16 @@ func (s *stream) end(parent context.Context, err error) (*pgrepl.EndOfTimelineEr
 	return nil, errors.Join(err, cerr)
 }
 
+// pause is how long the receiver lets WAL gather in the socket while nobody waits
+// for it. Each commit of the server is a message; taking a hundred at once costs
+// the machine little more than taking one.
+const pause = 5 * time.Millisecond
+
 // receive reads messages until the stream ends. What it returns is never nil.
 func (s *stream) receive(ctx context.Context) error {
 	report := time.Now()
 	heard := report
+	began := false
 	for {
 		msg, err := s.wal.Receive(ctx, report)
 		now := time.Now()
@@ -105,7 +119,11 @@ func (s *stream) receive(ctx context.Context) error {
 			return err
 		default:
 			heard = now
-			if err := s.take(msg, now); err != nil {
+			if !began {
+				began = true // only now: the server answers the command before it looks for the WAL
+				s.begin()
+			}
+			if err := s.take(ctx, msg, now); err != nil {
 				return err
 			}
 		}
@@ -118,8 +136,14 @@ func (s *stream) receive(ctx context.Context) error {
 	}
 }
 
+func (s *stream) begin() {
+	start, _ := s.journal.positions()
+	s.r.Log.Info("streaming WAL", "timeline", s.tli, "lsn", start, "slot", s.r.Slot)
+	s.r.Monitor.Streaming(s.tli, start)
+}
+
 // take handles one message.
-func (s *stream) take(msg pgrepl.Message, now time.Time) error {
+func (s *stream) take(ctx context.Context, msg pgrepl.Message, now time.Time) error {
 	s.server = max(s.server, msg.ServerEnd)
 	if len(msg.Data) > 0 {
 		if err := s.journal.append(msg.Start, msg.Data); err != nil {
@@ -127,10 +151,12 @@ func (s *stream) take(msg pgrepl.Message, now time.Time) error {
 		}
 	}
 	// While more can be read without waiting, reading on makes the next write
-	// and the next flush carry more.
-	if !msg.ReplyNow && s.wal.Pending() {
+	// and the next flush carry more, up to what a commit may be made to wait for.
+	s.gathered += len(msg.Data)
+	if !msg.ReplyNow && s.gathered < coalesce && s.wal.Pending() {
 		return nil
 	}
+	s.gathered = 0
 	before, _ := s.journal.positions()
 	if err := s.journal.write(); err != nil {
 		return fmt.Errorf("server %q: write WAL: %w", s.r.Params.Server, err)
@@ -142,10 +168,26 @@ func (s *stream) take(msg pgrepl.Message, now time.Time) error {
 			return err
 		}
 	}
-	if msg.ReplyNow || s.r.eager.Load() || s.size.Start(before) != s.size.Start(written) {
+	if s.r.eager.Load() {
+		return s.flush()
+	}
+	if msg.ReplyNow || s.size.Start(before) != s.size.Start(written) {
 		s.flushNow()
 	}
+	if !s.wal.Pending() {
+		rest(ctx, pause)
+	}
 	return nil
+}
+
+// rest waits, but not past the end of ctx.
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 func (s *stream) flushNow() {
@@ -176,6 +218,8 @@ func (s *stream) flushUntil(received <-chan struct{}) error {
 
 // flush makes what is written durable and then, and only then, acknowledges it.
 func (s *stream) flush() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
 	_, before := s.journal.positions()
 	lsn, err := s.journal.flush()
 	if err != nil {
