@@ -63,6 +63,7 @@ type Start struct {
 	Port     int
 	User     string
 	Password vault.SecretWire
+	TLS      pgrepl.TLS
 
 	Slot       string // replication slot
 	CreateSlot bool
@@ -95,7 +96,7 @@ type Spec struct {
 
 // Params returns the connection parameters.
 func (s *Start) Params() pgrepl.Params {
-	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, User: s.User, Password: s.Password.Secret}
+	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, User: s.User, Password: s.Password.Secret, TLS: s.TLS}
 }
 
 // A Class sorts failures into those the protocol has codes for.

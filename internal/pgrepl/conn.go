@@ -25,6 +25,41 @@ type Params struct {
 	User        string
 	Password    vault.Secret
 	Application string // application_name; "pgmoneta" when empty
+	TLS         TLS
+}
+
+// TLS holds the files of an encrypted connection. Without any, TLS is used when
+// the server offers it and nothing is verified, as libpq does by default
+// (sslmode = prefer). With a CA file the server's certificate and host name must
+// be right (verify-full). With a certificate alone TLS is required.
+type TLS struct{ CA, Cert, Key string }
+
+func (t TLS) mode() string {
+	switch {
+	case t.CA != "":
+		return "verify-full"
+	case t.Cert != "":
+		return "require"
+	}
+	return "prefer"
+}
+
+// conninfo spells the parameters as a connection string of libpq. Everything is
+// given, so that the environment of the daemon has no say; but not the password,
+// because errors may quote the string.
+func (p Params) conninfo() string {
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+	words := []string{
+		"host", p.Host, "port", strconv.Itoa(p.Port), "user", p.User, "password", "not this one",
+		"dbname", "postgres", "sslmode", p.TLS.mode(), "sslrootcert", p.TLS.CA, "sslcert", p.TLS.Cert, "sslkey", p.TLS.Key,
+	}
+	var b strings.Builder
+	for i := 0; i < len(words); i += 2 {
+		if words[i+1] != "" {
+			fmt.Fprintf(&b, "%s='%s' ", words[i], quote.Replace(words[i+1]))
+		}
+	}
+	return b.String()
 }
 
 const (
@@ -76,16 +111,11 @@ func connect(ctx context.Context, p Params, params map[string]string) (*Conn, er
 }
 
 func (c *Conn) config(p Params, params map[string]string) (*pgconn.Config, error) {
-	// Only what is given here counts, not the environment of the daemon; the
-	// values are set below because a connection string would need quoting.
-	config, err := pgconn.ParseConfig("host=localhost port=5432 user=x password=x dbname=postgres sslmode=prefer")
+	config, err := pgconn.ParseConfig(p.conninfo())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("server %q: connection settings: %w", p.Server, err)
 	}
-	config.Host, config.Port, config.User = p.Host, uint16(p.Port), p.User
 	config.Password = p.Password.Reveal()
-	config.Fallbacks = nil // TLS settings arrive with the server's tls_* keys
-	config.TLSConfig = nil
 	application := p.Application
 	if application == "" {
 		application = "pgmoneta"

@@ -2,6 +2,7 @@ package pgrepl
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -155,9 +156,12 @@ func (s *WALStream) Pending() bool {
 
 // socketReadable looks into the kernel's receive buffer without taking from it.
 func socketReadable(conn net.Conn) bool {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn() // what its layer has read already is not visible
+	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return false // TLS: what its layer has read is not visible
+		return false
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
