@@ -102,10 +102,6 @@ func daemon(flags config.Flags) error {
 	if err != nil {
 		return err
 	}
-	users, err := loadUsers(c, files.Users)
-	if err != nil {
-		return err
-	}
 	segment, err := shmem.Create(shmem.Capacity{})
 	if err != nil {
 		return err
@@ -128,8 +124,9 @@ func daemon(flags config.Flags) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGALRM)
 	defer stop()
 	s, err := supervisor.New(supervisor.Options{
-		Config: c, Files: files, Users: users, Log: log, Level: level, Segment: segment,
-		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		Config: c, Files: files, Log: log, Level: level, Segment: segment,
+		LoadUsers: func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users) },
+		Reload:    notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)

@@ -4,9 +4,9 @@ import "time"
 
 // Capacities of texts in bytes.
 const (
-	maxText     = 256 // the largest
+	maxText     = 512 // the largest
 	nameText    = 128
-	messageText = 256
+	messageText = 512
 )
 
 // States of a worker, in Server.State and Job.State.

@@ -97,7 +97,7 @@ func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	if v.slot.Streaming.Load() != 1 {
 		why, _ := v.slot.LastError.Load()
-		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent: %s", v.name, why)}
+		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
 	}
 	result, err := h.job(v, job.Backup, job.Spec{})
 	if err != nil {

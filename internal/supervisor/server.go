@@ -16,6 +16,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -107,6 +108,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 	return job.Start{
 		Kind: kind, Server: v.name, ServerSlot: v.index, BaseDir: c.Main.BaseDir,
 		Host: sc.Host, Port: sc.Port, User: sc.User, Password: password.Wire(),
+		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
@@ -116,8 +118,8 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 // password looks a server's password up: in the users file, else in its pgpass
 // file. None at all is no error: the server may trust us.
 func (s *Supervisor) password(c *config.Config, sc *config.Server) (vault.Secret, error) {
-	if s.Users != nil {
-		if p, ok := s.Users.Lookup(sc.User); ok {
+	if users := s.users.Load(); users != nil {
+		if p, ok := users.Lookup(sc.User); ok {
 			return p, nil
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -52,9 +53,11 @@ type Child interface {
 type Options struct {
 	Config *config.Config
 	Files  config.Files
-	Users  *vault.Users // may be nil
-	Log    *logging.Log
-	Level  *slog.LevelVar // of Log
+	// LoadUsers reads the users file and checks it against a configuration. It
+	// is called at the start and at each reload; its result may be nil.
+	LoadUsers func(*config.Config) (*vault.Users, error)
+	Log       *logging.Log
+	Level     *slog.LevelVar // of Log
 	// Segment is the shared segment, already counting the lines of Log.
 	Segment *shmem.Segment
 	// Start starts a worker; nil means our own binary as a new process.
@@ -69,7 +72,8 @@ type Options struct {
 type Supervisor struct {
 	Options
 	config  atomic.Pointer[config.Config] // current; the one in Options is that of the start
-	servers []*server                     // never changes
+	users   atomic.Pointer[vault.Users]
+	servers []*server // never changes
 	stop    context.CancelCauseFunc
 	ctx     context.Context
 
@@ -101,6 +105,13 @@ func New(o Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{Options: o, jobs: map[int]*running{}}
 	s.config.Store(o.Config)
+	if o.LoadUsers != nil {
+		users, err := o.LoadUsers(o.Config)
+		if err != nil {
+			return nil, err
+		}
+		s.users.Store(users)
+	}
 	return s, nil
 }
 
@@ -114,7 +125,34 @@ func supported(c *config.Config) error {
 	if c.Main.StorageEngines != config.StorageLocal {
 		errs = append(errs, fmt.Errorf("%s: this version stores on the local disk only: set storage_engine = local", c.Path))
 	}
+	if c.Main.MetricsTLS != (config.TLSFiles{}) {
+		errs = append(errs, fmt.Errorf("%s: metrics over TLS are not possible in this version: remove metrics_ca_file, metrics_cert_file and metrics_key_file", c.Path))
+	}
 	return errors.Join(errs...)
+}
+
+// without lists the settings that are accepted and have no effect yet.
+func without(c *config.Config) []string {
+	var names []string
+	note := func(set bool, name string) {
+		if set {
+			names = append(names, name)
+		}
+	}
+	note(c.Main.Management > 0, "management")
+	note(c.Main.Console > 0, "console")
+	note(c.Main.Nagios > 0, "nagios")
+	note(c.Main.TLS, "tls")
+	note(c.Main.Verification > 0, "verification")
+	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
+	note(c.Main.Compression.Server, "the server side of compression (the data is compressed here)")
+	for _, s := range c.Servers {
+		note(s.Follow != "", s.Name+".follow")
+		note(s.WALShipping != "", s.Name+".wal_shipping")
+		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
+		note(len(s.Extra) > 0, s.Name+".extra")
+	}
+	return append(names, "retention (backups and WAL are kept until they are deleted)")
 }
 
 // Run runs the daemon until ctx ends or a client asks for its shutdown.
@@ -146,6 +184,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 	}
 	watchers.Go(s.handleSignals)
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
+	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
 	if s.Ready != nil {
 		s.Ready()
 	}
@@ -230,22 +269,36 @@ func (s *Supervisor) reload() (restart bool, err error) {
 	if err := supported(next); err != nil {
 		return false, err
 	}
+	if s.LoadUsers != nil {
+		users, err := s.LoadUsers(next)
+		if err != nil {
+			return false, err
+		}
+		s.users.Store(users)
+	}
 	for _, ch := range config.Changes(old, next) {
-		if config.RestartNeeded(ch.Section, ch.Key) || ch.Key == "" {
+		if applied[ch.Key] {
+			s.Log.Info("reloaded", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
+		} else {
 			restart = true
 			s.Log.Warn("restart required", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
-		} else {
-			s.Log.Info("reloaded", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
 		}
 	}
-	applied := config.Apply(old, next)
-	s.config.Store(applied)
-	s.Level.Set(applied.Main.LogLevel)
+	current := config.Apply(old, next)
+	s.config.Store(current)
+	s.Level.Set(current.Main.LogLevel)
 	s.Segment.Generation().Add(1)
-	if applied.Main.Metrics != old.Main.Metrics {
-		s.listeners.rebind(s, applied)
+	if current.Main.Metrics != old.Main.Metrics {
+		s.listeners.rebind(s, current)
 	}
 	return restart, nil
+}
+
+// applied are the keys whose change a reload carries into the running daemon:
+// at once, or with the next job.
+var applied = map[string]bool{
+	"log_level": true, "metrics": true, "compression": true, "compression_level": true,
+	"workers": true, "max_rate": true, "retention": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.
