@@ -16,7 +16,8 @@ func (w *worker) restore(ctx context.Context) (job.Result, error) {
 	}
 	plan, err := restore.MakePlan(ctx, w.repo, restore.Options{
 		Backup: w.Job.Backup, Target: target, Directory: w.Job.Directory,
-		PrimaryConninfo: w.conninfo(), PrimarySlot: w.Slot,
+		// Not our slot: a replica that used it would move it past WAL we have not received.
+		PrimaryConninfo: w.conninfo(),
 	})
 	if err != nil {
 		return job.Result{}, err
@@ -34,5 +35,5 @@ func (w *worker) conninfo() string {
 	quote := func(s string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 	}
-	return fmt.Sprintf("host=%s port=%d user=%s application_name=%s", quote(w.Host), w.Port, quote(w.User), quote(w.Slot))
+	return fmt.Sprintf("host=%s port=%d user=%s application_name=%s", quote(w.Host), w.Port, quote(w.User), quote(w.Server+"_replica"))
 }
