@@ -15,8 +15,9 @@ mandir := $(DESTDIR)$(PREFIX)/share/man
 exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 
 postgres := test/install/postgres.sh
+export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build test test-all test-race bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race bench fuzz lint install demo demo-stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,18 +25,21 @@ help: ## print this list
 build: ## build static binaries of all programs into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
-test: ## run all tests against PostgreSQL 15 and 17
+test: tools ## run all tests against PostgreSQL 15 and 17
 	$(postgres) 15 17
 	PGMONETA_TEST_PG="15 17" go test -count=1 -timeout 14m ./...
 
-test-all: ## run all tests, long ones too, against PostgreSQL 14 to 18; those without a server also under the race detector
+test-all: tools ## run all tests, long ones too, against PostgreSQL 14 to 18; those without a server also under the race detector
 	$(postgres)
 	CGO_ENABLED=1 go test -race -count=1 -timeout 60m $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -v /test/pgtest | cut -d ' ' -f 1)
 	PGMONETA_TEST_PG=all PGMONETA_TEST_LONG=1 go test -count=1 -timeout 60m ./...
 
-test-race: ## run all tests under the race detector against PostgreSQL 15 and 17; needs gcc
+test-race: tools ## run all tests under the race detector against PostgreSQL 15 and 17; needs gcc
 	$(postgres) 15 17
 	CGO_ENABLED=1 PGMONETA_TEST_PG="15 17" go test -race -count=1 -timeout 40m ./...
+
+tools:
+	@$(postgres) --tools
 
 bench: ## measure against other backup tools
 	test/bench/bench.sh

@@ -4,6 +4,7 @@
 #
 #   postgres.sh [14 15 16 17 18]   install these majors (default: all) and print "15 /path/to/bin" for each
 #   postgres.sh --peer pgbackrest  install a program we are measured against and print "pgbackrest /path"
+#   postgres.sh --tools            make zstd and lz4 available, below <cache>/tools where they cannot be installed
 #   postgres.sh --cache-dir        print the cache directory and stop
 #
 # Everything it fetches lives in one cache directory outside the source tree:
@@ -315,6 +316,18 @@ install_peer() {
 	rm -rf "$tmp"
 }
 
+# tools: zstd and lz4, with which tests read what was stored; unpacked beside the servers where they cannot be installed.
+tools() {
+	local tool
+	for tool in zstd lz4; do
+		have "$tool" || [ -x "$cache/tools/usr/bin/$tool" ] || host_install "$tool" || {
+			mkdir -p "$cache/tools"
+			(cd "$cache/tools" && apt-get -qq download "$tool" >&2 && dpkg-deb -x "$tool"_*.deb . && rm -f "$tool"_*.deb) ||
+				die "the program $tool is missing" "$(as_root apt-get install "$tool")"
+		}
+	done
+}
+
 peer() {
 	[ "${1:-}" = pgbackrest ] || die "no such peer: ${1:-}" "$0 --peer pgbackrest"
 	[ -x "$cache/peer-$1/usr/bin/$1" ] || locked install_peer "$1"
@@ -326,7 +339,8 @@ main() {
 	case ${1:-} in
 	--cache-dir) printf '%s\n' "$cache" ;;
 	--peer) peer "${2:-}" ;;
-	-*) die "unknown option $1" "$0 [14 15 16 17 18] | --peer pgbackrest | --cache-dir" ;;
+	--tools) tools ;;
+	-*) die "unknown option $1" "$0 [14 15 16 17 18] | --peer pgbackrest | --tools | --cache-dir" ;;
 	'') servers 14 15 16 17 18 ;;
 	*) servers "$@" ;;
 	esac
