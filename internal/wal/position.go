@@ -1,6 +1,10 @@
 package wal
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 )
 
@@ -14,27 +18,37 @@ func (p position) after(q position) bool {
 	return p.tli > q.tli || p.tli == q.tli && p.lsn > q.lsn
 }
 
-// resumeAt returns the start of the first incomplete segment: after the last
-// complete one of the highest timeline, or at that timeline's partial one.
+// resumeAt returns the start of the first incomplete segment on the highest
+// timeline: after the last complete one, else the first partial one. Several
+// may be partial, because the next segment is begun before the last is synced.
 // ok is false when there is no WAL at all.
 func resumeAt(complete, partial []string, size pg.SegmentSize) (at position, ok bool, err error) {
-	consider := func(names []string, past pg.LSN) error {
-		for _, name := range names {
-			tli, lsn, err := pg.ParseSegmentName(name, size)
-			if err != nil {
-				return err
-			}
-			if p := (position{tli, lsn + past}); !ok || p.after(at) {
-				at, ok = p, true
-			}
+	for _, name := range complete {
+		tli, lsn, err := pg.ParseSegmentName(name, size)
+		if err != nil {
+			return position{}, false, err
 		}
-		return nil
+		if p := (position{tli, lsn + pg.LSN(size)}); !ok || p.after(at) {
+			at, ok = p, true
+		}
 	}
-	if err := consider(complete, pg.LSN(size)); err != nil {
-		return position{}, false, err
+	for _, name := range partial {
+		tli, lsn, err := pg.ParseSegmentName(name, size)
+		if err != nil {
+			return position{}, false, err
+		}
+		p := position{tli, lsn}
+		if !ok || p.tli > at.tli || p.tli == at.tli && at.after(p) && !completeOn(complete, tli) {
+			at, ok = p, true
+		}
 	}
-	err = consider(partial, 0)
-	return at, ok, err
+	return at, ok, nil
+}
+
+// completeOn reports whether a segment of a timeline is complete.
+func completeOn(complete []string, tli pg.Timeline) bool {
+	prefix := fmt.Sprintf("%08X", uint32(tli))
+	return slices.ContainsFunc(complete, func(name string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // continueOn maps the place where the archive ends onto the server's history:

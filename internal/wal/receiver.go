@@ -267,11 +267,13 @@ func (r *Receiver) slot(ctx context.Context, conn *pgrepl.Conn) (pgrepl.Slot, er
 // position returns where to begin: the first incomplete segment of what is
 // here, else the slot's restart LSN, else the server's current position.
 func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgrepl.Slot, h pg.History, size pg.SegmentSize) (position, error) {
-	listing, err := r.Repo.ListWAL(ctx)
+	// Segments move from the receive directory to the store meanwhile: looked at
+	// in this order, none is missed.
+	complete, partial, err := r.Repo.Received()
 	if err != nil {
 		return position{}, err
 	}
-	complete, partial, err := r.Repo.Received()
+	listing, err := r.Repo.ListWAL(ctx)
 	if err != nil {
 		return position{}, err
 	}
@@ -280,6 +282,9 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 		return position{}, err
 	}
 	if ok {
+		if err := r.dropAhead(at, partial, size); err != nil {
+			return position{}, err
+		}
 		return continueOn(r.Params.Server, at, h, size)
 	}
 	lsn := system.Flush
@@ -287,6 +292,25 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 		lsn = slot.Restart
 	}
 	return position{h.At(lsn), size.Start(lsn)}, nil
+}
+
+// dropAhead removes partial segments of the timeline of at that begin after it.
+// Nothing in them was ever reported as flushed, because what lies before them
+// was not; after a power cut they may hold anything.
+func (r *Receiver) dropAhead(at position, partial []string, size pg.SegmentSize) error {
+	for _, name := range partial {
+		tli, lsn, err := pg.ParseSegmentName(name, size)
+		if err != nil {
+			return err
+		}
+		if tli != at.tli || lsn <= at.lsn {
+			continue
+		}
+		if err := r.FS.Remove(filepath.Join(r.Repo.ReceiveDir(), name+partialSuffix)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // probeInterval is how soon a change of synchronous_standby_names is noticed.
