@@ -27,29 +27,46 @@ type archive struct {
 	size      pg.SegmentSize
 	whole     map[string]bool // stored, or complete in the receive directory
 	partial   map[string]bool
-	histories []pg.Timeline // ascending
+	last      map[pg.Timeline]pg.LSN // start of the last segment of each timeline
+	histories []pg.Timeline          // ascending
 }
 
-// readArchive lists the WAL. Segments only ever move from the receive directory
-// to the store, so that looking in this order misses none.
+// readArchive lists the WAL. Segments move from the receive directory to the
+// store, and a directory that changes while it is read may show neither the old
+// name of a file nor the new one. Looking twice in this order misses none.
 func readArchive(ctx context.Context, r *repo.Repository) (*archive, error) {
-	complete, partial, err := r.Received()
-	if err != nil {
-		return nil, err
+	a := &archive{repo: r, whole: map[string]bool{}, partial: map[string]bool{}}
+	for range 2 {
+		complete, partial, err := r.Received()
+		if err != nil {
+			return nil, err
+		}
+		listing, err := r.ListWAL(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range append(complete, listing.Segments...) {
+			a.whole[name] = true
+		}
+		for _, name := range partial {
+			a.partial[name] = true
+		}
+		a.histories = listing.Histories
 	}
-	listing, err := r.ListWAL(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := &archive{repo: r, whole: map[string]bool{}, partial: map[string]bool{}, histories: listing.Histories}
 	slices.Sort(a.histories)
-	for _, name := range append(complete, listing.Segments...) {
-		a.whole[name] = true
-	}
-	for _, name := range partial {
-		a.partial[name] = true
-	}
 	return a, nil
+}
+
+// knowSize tells the archive the size of segments.
+func (a *archive) knowSize(size pg.SegmentSize) {
+	a.size, a.last = size, map[pg.Timeline]pg.LSN{}
+	for _, names := range []map[string]bool{a.whole, a.partial} {
+		for name := range names {
+			if tli, start, err := pg.ParseSegmentName(name, size); err == nil {
+				a.last[tli] = max(a.last[tli], start)
+			}
+		}
+	}
 }
 
 // A hole is a gap between two pieces of archived WAL.
@@ -94,6 +111,10 @@ func (a *archive) find(h pg.History, start pg.LSN) (Segment, error) {
 		switch {
 		case a.whole[s.Name]:
 			s.End = start + pg.LSN(a.size)
+		case a.partial[s.Name] && start < a.last[tli]:
+			// The next segment was begun while this one waits for its sync: all of
+			// it was received.
+			s.End, s.Partial = start+pg.LSN(a.size), true
 		case a.partial[s.Name]:
 			var err error
 			if s.End, err = a.received(s.Name, start); err != nil {

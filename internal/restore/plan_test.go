@@ -208,6 +208,23 @@ func TestPlanFallsBackToTheOldTimelineAtItsEnd(t *testing.T) {
 	}
 }
 
+// The next segment is begun while the one before it waits for its sync. It ends
+// in zeros, because the server switched segments early, and is complete.
+func TestPlanTakesASegmentThatWaitsForItsSync(t *testing.T) {
+	f := newFixture(t)
+	f.plainBackup(summary(first, 1, 3, 3))
+	f.segments(1, 3, 5)
+	f.received(1, 6, 168)
+	f.received(1, 7, 4096)
+	p, err := f.plan(first, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := p.Segments[len(p.Segments)-1]; last.Name != f.name(1, 7) || p.WALEnd != 7*mib+4096 {
+		t.Errorf("last segment %+v, WAL to %s; want that of segment 7", last, p.WALEnd)
+	}
+}
+
 func TestPlanRefusesWhatIsDamagedOrMissing(t *testing.T) {
 	f := newFixture(t)
 	rows, packs := f.rows(first, plain())
