@@ -169,11 +169,13 @@ func (s *Supervisor) keepReceiving(ctx context.Context, v *server) {
 	delay := restartMin
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := s.receiveOnce(ctx, v)
+		streamed, err := s.receiveOnce(ctx, v)
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) > restartMax {
+		// One that worked until something killed it comes back at once: commits of
+		// its server may be waiting for it.
+		if streamed && time.Since(began) > restartMin {
 			delay = restartMin
 		}
 		wait := delay/2 + rand.N(delay/2)
@@ -198,14 +200,16 @@ const (
 	restartMax = time.Minute
 )
 
-func (s *Supervisor) receiveOnce(ctx context.Context, v *server) error {
+// receiveOnce runs one WAL worker to its end. streamed tells whether it was
+// receiving WAL when it ended.
+func (s *Supervisor) receiveOnce(ctx context.Context, v *server) (streamed bool, err error) {
 	start, err := s.start(v, job.Receive)
 	if err != nil {
-		return err
+		return false, err
 	}
 	child, err := s.launch(start, "pgmoneta-wal")
 	if err != nil {
-		return err
+		return false, err
 	}
 	v.slot.WorkerPID.Store(int64(child.PID()))
 	v.slot.StartedAt.StoreTime(time.Now())
@@ -217,11 +221,12 @@ func (s *Supervisor) receiveOnce(ctx context.Context, v *server) error {
 	defer stopped()
 	err = child.Wait()
 	_ = child.Conn().Close()
+	streamed = v.slot.Streaming.Load() == 1
 	v.slot.Streaming.Store(0)
 	if err == nil {
 		err = errors.New("it ended without being asked")
 	}
-	return err
+	return streamed, err
 }
 
 // logColor reports whether workers should write coloured lines.
