@@ -285,12 +285,14 @@ func TestWhatPostgreSQLWasToldIsFlushedSurvivesPowerCuts(t *testing.T) {
 		cuts = 150
 	}
 	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, SyncStandbyNames: "", Settings: map[string]string{"wal_keep_size": "4GB", "synchronous_commit": "local"}})
-	s.Exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'pgmoneta'") // makes the receiver eager
-	s.Exec(t, "SELECT pg_reload_conf()")
-	pgtest.StartLoad(t, s, 4)
+	pgtest.StartLoad(t, s, 2)
+	defer bulk(t, s)()
 	dir := t.TempDir()
 	for i := range cuts {
-		at := 20 + rand.IntN(1500)
+		// Named as a synchronous standby the receiver is eager, else it takes its time.
+		s.Exec(t, fmt.Sprintf("ALTER SYSTEM SET synchronous_standby_names = '%s'", []string{"pgmoneta", ""}[i%2]))
+		s.Exec(t, "SELECT pg_reload_conf()")
+		at := 20 + rand.IntN([]int{1500, 150}[i%2])
 		fsys, err := durable.NewFault(dir, func(op durable.Op) error {
 			if op.N == at {
 				return durable.ErrPowerCut
@@ -323,6 +325,25 @@ func TestWhatPostgreSQLWasToldIsFlushedSurvivesPowerCuts(t *testing.T) {
 		t.Logf("cut %d at operation %d: told %s, %d segments checked", i, at, told, checked)
 		dir = after // life goes on with what survived
 	}
+}
+
+// bulk writes much WAL at a time until it is stopped, so that segments fill
+// faster than they are synced.
+func bulk(t *testing.T, s *pgtest.Server) (stop func()) {
+	t.Helper()
+	s.Exec(t, "CREATE TABLE bulk (i int, filler text)")
+	conn := s.Conn(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			_, _ = conn.Exec(ctx, "INSERT INTO bulk SELECT i, repeat('x', 500) FROM generate_series(1, 1500) i")
+			_, _ = conn.Exec(ctx, "TRUNCATE bulk")
+			rest(ctx, 50*time.Millisecond)
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // checkFlushed compares everything received up to told with the server's own files.
