@@ -177,3 +177,28 @@ func (r *Repository) Received() (complete, partial []string, err error) {
 	}
 	return complete, partial, err
 }
+
+// OwnerPush owns the stages of archive_command; see [storage.Engine.Sweep].
+const OwnerPush = "push"
+
+// WALObject returns the name of the object that holds a file of an archive: a
+// segment, one left partial by a promotion (suffix ".partial"), a backup
+// history file (suffix ".<offset>.backup") or a timeline history file. The first
+// two are containers, the others the bytes themselves. ok is false for any other name.
+//
+// See PostgreSQL documentation, "Continuous Archiving and PITR".
+func WALObject(file string) (object string, ok bool) {
+	if tli, ok := pg.ParseHistoryName(file); ok && file == pg.HistoryName(tli) {
+		return historyObject(tli), true
+	}
+	segment, suffix, _ := strings.Cut(file, ".")
+	if !pg.IsSegmentName(segment) {
+		return "", false
+	}
+	offset, isLabel := strings.CutSuffix(suffix, ".backup")
+	isLabel = isLabel && len(offset) == 8 && strings.Trim(offset, "0123456789ABCDEF") == ""
+	if file != segment && suffix != "partial" && !isLabel {
+		return "", false
+	}
+	return "wal/" + segment[:8] + "/" + file, true
+}
