@@ -78,6 +78,10 @@ type Main struct {
 	Encryption       Encryption
 	CreateSlot       Tristate
 
+	WALSync          WALSync
+	WALFlushInterval time.Duration // while nobody waits
+	OnGap            OnGap
+
 	Retention         Retention
 	RetentionInterval time.Duration
 	Verification      time.Duration // 0 off
@@ -153,10 +157,11 @@ type Azure struct {
 // use the methods of [Config] for the effective ones.
 type Server struct {
 	Name       string
-	Host       string // name, address, or directory of a Unix socket
-	Port       int
+	Host       string // name, address, or directory of a Unix socket; several are separated by commas
+	Ports      []int  // one for all hosts, or one for each
 	User       string
-	WALSlot    string
+	WALSlot    string // empty: the server may remove WAL before it was received
+	Target     Target
 	CreateSlot Tristate
 	Follow     string // name of another server
 	Passfile   string
@@ -182,6 +187,7 @@ func Defaults(home string) Main {
 	m := Main{
 		Compression:        Compression{Codec: Zstd},
 		CompressionLevel:   3,
+		WALFlushInterval:   200 * time.Millisecond,
 		StorageEngines:     StorageLocal,
 		Retention:          Retention{Days: 7},
 		RetentionInterval:  300 * time.Second,

@@ -15,6 +15,36 @@ func (c *Config) Workers(s *Server) int {
 	return min(n, runtime.GOMAXPROCS(0))
 }
 
+// An Address is where a server listens.
+type Address struct {
+	Host string
+	Port int
+}
+
+// Addresses returns the hosts of a server with their ports.
+func (s *Server) Addresses() []Address {
+	var list []Address
+	for i, host := range splitList(s.Host, ",") {
+		a := Address{Host: host}
+		if len(s.Ports) > 0 {
+			a.Port = s.Ports[min(i, len(s.Ports)-1)]
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
+// Follows returns which of the hosts is wanted.
+func (s *Server) Follows() Target {
+	switch {
+	case s.Target != TargetUnset:
+		return s.Target
+	case len(s.Addresses()) > 1:
+		return TargetPrimary
+	}
+	return TargetAny
+}
+
 // MaxRate returns the limit for a server in bytes per second, 0 for none.
 func (c *Config) MaxRate(s *Server) int64 {
 	if s.MaxRate >= 0 {

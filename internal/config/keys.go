@@ -172,6 +172,9 @@ func mainKeys() []key[Main] {
 		custom("storage_engine", func(m *Main) *StorageEngine { return &m.StorageEngines }, parseStorage, StorageEngine.String).onRestart(),
 		enum("encryption", func(m *Main) *Encryption { return &m.Encryption }, encryptionWords).onRestart(),
 		tristate("create_slot", func(m *Main) *Tristate { return &m.CreateSlot }),
+		enum("wal_sync", func(m *Main) *WALSync { return &m.WALSync }, walSyncWords),
+		custom("wal_flush_interval", func(m *Main) *time.Duration { return &m.WALFlushInterval }, parseMoment, time.Duration.String),
+		enum("on_gap", func(m *Main) *OnGap { return &m.OnGap }, onGapWords),
 
 		retention(func(m *Main) *Retention { return &m.Retention }).live(),
 		custom("retention_interval", func(m *Main) *time.Duration { return &m.RetentionInterval }, parseSeconds, showSeconds).onRestart(),
@@ -268,9 +271,10 @@ func tlsKeys[S any](at func(*S) *TLSFiles) []key[S] {
 func serverKeys() []key[Server] {
 	keys := []key[Server]{
 		text("host", func(s *Server) *string { return &s.Host }).onRestart().live(),
-		port("port", func(s *Server) *int { return &s.Port }).onRestart().live(),
+		custom("port", func(s *Server) *[]int { return &s.Ports }, parsePorts, showPorts).onRestart().live(),
 		text("user", func(s *Server) *string { return &s.User }).onRestart().live(),
 		text("wal_slot", func(s *Server) *string { return &s.WALSlot }).onRestart().live(),
+		custom("target", func(s *Server) *Target { return &s.Target }, parseTarget, Target.String).onRestart(),
 		tristate("create_slot", func(s *Server) *Tristate { return &s.CreateSlot }).live(),
 		text("follow", func(s *Server) *string { return &s.Follow }).onRestart().live(),
 		path("passfile", func(s *Server) *string { return &s.Passfile }),

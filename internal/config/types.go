@@ -38,6 +38,51 @@ func (c Codec) levels() (lowest, highest int, ok bool) {
 	return 0, 0, false
 }
 
+// A WALSync says when received WAL is made durable and acknowledged.
+type WALSync int
+
+// Values of wal_sync.
+const (
+	WALSyncAuto   WALSync = 0 // at once while commits may be waiting for it, else every wal_flush_interval
+	WALSyncAlways WALSync = 1 // at once
+)
+
+// String returns the word of the key.
+func (w WALSync) String() string {
+	return enumName(w, map[WALSync]string{WALSyncAuto: "auto", WALSyncAlways: "always"})
+}
+
+// An OnGap says what happens when WAL is gone that the archive still needed.
+type OnGap int
+
+// Values of on_gap. The hole is recorded and reported in every case.
+const (
+	OnGapBackup   OnGap = 0 // receive on after the hole, and take a full backup
+	OnGapContinue OnGap = 1 // receive on after the hole
+	OnGapStop     OnGap = 2 // receive nothing until an operator acts
+)
+
+// String returns the word of the key.
+func (g OnGap) String() string {
+	return enumName(g, map[OnGap]string{OnGapBackup: "backup", OnGapContinue: "continue", OnGapStop: "stop"})
+}
+
+// A Target says which member of a cluster is followed.
+type Target int
+
+// Values of target.
+const (
+	TargetUnset   Target = 0 // the primary of several hosts, whatever a single one is
+	TargetAny     Target = 1
+	TargetPrimary Target = 2
+	TargetStandby Target = 3 // the primary if there is no standby
+)
+
+// String returns the word of the key.
+func (t Target) String() string {
+	return enumName(t, map[Target]string{TargetUnset: "", TargetAny: "any", TargetPrimary: "primary", TargetStandby: "standby"})
+}
+
 // A Compression is the value of the key compression: which codec, and whether PostgreSQL also uses it on the wire.
 type Compression struct {
 	Codec  Codec

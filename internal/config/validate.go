@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -174,17 +175,26 @@ func (v *validator) server(s *Server) {
 		v.report(s.Name, "", "", message)
 	}
 	v.required(s.Name, "host", s.Host)
-	if s.Port == 0 {
-		v.report(s.Name, "port", "", "this key is required; PostgreSQL uses 5432 by default")
-	}
+	v.addresses(s)
 	v.required(s.Name, "user", s.User)
-	if v.required(s.Name, "wal_slot", s.WALSlot) && !isSlotName(s.WALSlot) {
+	if !isSlotName(s.WALSlot) {
 		v.report(s.Name, "wal_slot", s.WALSlot, "PostgreSQL accepts slot names of at most 63 lower case letters, digits and underscores")
 	}
 	if s.Retention != (Retention{}) {
 		v.retention(s.Name, s.Retention, v.config.Retention(s))
 	}
 	v.follow(s)
+}
+
+// addresses checks that each host of a server has a port.
+func (v *validator) addresses(s *Server) {
+	hosts := len(s.Addresses())
+	switch {
+	case len(s.Ports) == 0 || slices.Contains(s.Ports, 0):
+		v.report(s.Name, "port", "", "this key is required; PostgreSQL uses 5432 by default")
+	case len(s.Ports) > 1 && len(s.Ports) != hosts:
+		v.report(s.Name, "port", showPorts(s.Ports), fmt.Sprintf("want one port for all of the %d hosts, or one for each", hosts))
+	}
 }
 
 func (v *validator) follow(s *Server) {

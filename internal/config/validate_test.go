@@ -30,9 +30,9 @@ func TestValidateReportsEveryMissingKey(t *testing.T) {
 	if !errors.As(err, &errs) {
 		t.Fatalf("Validate: %v", err)
 	}
-	// host, unix_socket_dir, base_dir; host, port, user, wal_slot
-	if len(errs) != 7 || errs[3].Line != 2 {
-		t.Errorf("%d problems, want 7, those of the server with its line:\n%v", len(errs), err)
+	// host, unix_socket_dir, base_dir; host, port, user
+	if len(errs) != 6 || errs[3].Line != 2 {
+		t.Errorf("%d problems, want 6, those of the server with its line:\n%v", len(errs), err)
 	}
 }
 
@@ -67,6 +67,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"same port twice", replace("[primary]", "metrics = 5001\nmanagement = 5001\n[primary]"), "same port"},
 		{"follow of nobody", replace("wal_slot", "follow = nobody\nwal_slot"), "another server"},
 		{"follow of itself", replace("wal_slot", "follow = primary\nwal_slot"), "another server"},
+		{"ports of some hosts", replace("port = 5432", "port = 5432,5433,5434"), "one for each"},
 		{"slot name", replace("wal_slot = repl", "wal_slot = Repl"), "slot names"},
 		{"ssh without base directory", replace("[primary]", "storage_engine = ssh\n[primary]"), "required"},
 		{"no servers", func(s string) string { return s[:strings.Index(s, "[primary]")] }, "no servers"},

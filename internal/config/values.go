@@ -63,6 +63,9 @@ var (
 		{"aes-192", AES192}, {"aes-192-gcm", AES192},
 		{"aes-128", AES128}, {"aes-128-gcm", AES128},
 	}
+	walSyncWords  = []word[WALSync]{{"auto", WALSyncAuto}, {"always", WALSyncAlways}}
+	onGapWords    = []word[OnGap]{{"backup", OnGapBackup}, {"continue", OnGapContinue}, {"stop", OnGapStop}}
+	targetWords   = []word[Target]{{"any", TargetAny}, {"primary", TargetPrimary}, {"standby", TargetStandby}}
 	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}}
 	logModeWords  = []word[LogMode]{{"append", LogAppend}, {"a", LogAppend}, {"create", LogCreate}, {"c", LogCreate}}
 	hugePageWords = []word[HugePage]{{"off", HugePageOff}, {"try", HugePageTry}, {"on", HugePageOn}}
@@ -96,6 +99,48 @@ func parseInt32(value string) (int, error) {
 		return 0, fmt.Errorf("out of range %d to %d", math.MinInt32, math.MaxInt32)
 	}
 	return int(n), nil
+}
+
+// parseTarget reads a target; an empty one leaves it to the number of hosts.
+func parseTarget(value string) (Target, error) {
+	if value == "" {
+		return TargetUnset, nil
+	}
+	return parseWord(value, targetWords)
+}
+
+// parsePorts reads one port for all hosts or one for each.
+func parsePorts(value string) ([]int, error) {
+	var ports []int
+	for _, entry := range splitList(value, ",") {
+		p, err := parsePort(entry)
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+func showPorts(ports []int) string {
+	words := make([]string, len(ports))
+	for i, p := range ports {
+		words[i] = strconv.Itoa(p)
+	}
+	return strings.Join(words, ",")
+}
+
+// parseMoment reads a short time: a number of milliseconds, or a time of the usual grammar.
+func parseMoment(value string) (time.Duration, error) {
+	const form = "a time such as 200ms or 1s"
+	if digits, ok := strings.CutSuffix(strings.ToLower(value), "ms"); ok {
+		n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 31)
+		if err != nil {
+			return 0, errors.New("want " + form)
+		}
+		return time.Duration(n) * time.Millisecond, nil
+	}
+	return parseTime(value)
 }
 
 // parsePort reads a TCP port; 0 means that there is none.
