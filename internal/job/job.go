@@ -11,6 +11,7 @@ package job
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
@@ -61,12 +62,18 @@ type Start struct {
 
 	Host     string
 	Port     int
+	Others   []pgrepl.Address
+	Target   pgrepl.Target
 	User     string
 	Password vault.SecretWire
 	TLS      pgrepl.TLS
 
 	Slot       string // replication slot
 	CreateSlot bool
+
+	WALAlways        bool          // acknowledge at once, whoever waits
+	WALFlushInterval time.Duration // while nobody waits
+	OnGap            Gap
 
 	Codec   container.Codec
 	Level   int
@@ -76,6 +83,16 @@ type Start struct {
 	Log LogOptions
 	Job Spec
 }
+
+// A Gap says what a WAL worker does when WAL is gone that was still needed.
+type Gap string
+
+// Gaps.
+const (
+	GapBackup   Gap = "backup"   // go on after it; the supervisor takes a full backup
+	GapContinue Gap = "continue" // go on after it
+	GapStop     Gap = "stop"     // receive nothing until an operator acts
+)
 
 // LogOptions tell a worker how to log to the descriptor it inherited.
 type LogOptions struct {
@@ -96,7 +113,7 @@ type Spec struct {
 
 // Params returns the connection parameters.
 func (s *Start) Params() pgrepl.Params {
-	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, User: s.User, Password: s.Password.Secret, TLS: s.TLS}
+	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, Others: s.Others, Target: s.Target, User: s.User, Password: s.Password.Secret, TLS: s.TLS}
 }
 
 // A Class sorts failures into those the protocol has codes for.

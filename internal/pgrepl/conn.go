@@ -8,10 +8,12 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -22,11 +24,58 @@ type Params struct {
 	Server      string // section name, for errors
 	Host        string // name, address, or the directory of a Unix socket
 	Port        int
+	Others      []Address // further members of the same cluster
+	Target      Target
 	User        string
 	Password    vault.Secret
 	Application string // application_name; "pgmoneta" when empty
 	TLS         TLS
 }
+
+// An Address is where a member of a cluster listens.
+type Address struct {
+	Host string
+	Port int
+}
+
+// A Target says which member of a cluster to connect to.
+type Target int
+
+// Targets.
+const (
+	Any           Target = iota // the first that answers
+	Primary                     // the one that is not in recovery
+	PreferStandby               // one that is in recovery, else the primary
+)
+
+// accepts reports whether a member in this state is wanted; picky is false when
+// second best will do.
+func (t Target) accepts(standby, picky bool) bool {
+	switch t {
+	case Primary:
+		return !standby
+	case PreferStandby:
+		return standby || !picky
+	}
+	return true
+}
+
+func (t Target) String() string {
+	return [...]string{"any", "primary", "standby"}[t]
+}
+
+// A NoTargetError reports that no member of a cluster was the one wanted.
+type NoTargetError struct {
+	Server string
+	Target Target
+	Tried  []error // one for each address
+}
+
+func (e *NoTargetError) Error() string {
+	return fmt.Sprintf("server %q: no %s among its hosts: %v", e.Server, e.Target, errors.Join(e.Tried...))
+}
+
+func (e *NoTargetError) Unwrap() []error { return e.Tried }
 
 // TLS holds the files of an encrypted connection. Without any, TLS is used when
 // the server offers it and nothing is verified, as libpq does by default
@@ -72,6 +121,7 @@ const (
 // A Conn is a connection to a server.
 type Conn struct {
 	server  string
+	address Address
 	conn    *pgconn.PgConn
 	in      *bufferedConn
 	version pg.Version
@@ -88,8 +138,42 @@ func ConnectSQL(ctx context.Context, p Params) (*Conn, error) {
 	return connect(ctx, p, map[string]string{})
 }
 
+// connect tries the members in order. A member in the wrong state is tried only
+// once it is clear that there is none in the right one.
 func connect(ctx context.Context, p Params, params map[string]string) (*Conn, error) {
-	c := &Conn{server: p.Server}
+	if len(p.Others) == 0 && p.Target == Any {
+		return connectOne(ctx, p, params)
+	}
+	members := append([]Address{{p.Host, p.Port}}, p.Others...)
+	var tried []error
+	for _, picky := range []bool{true, false} {
+		for _, m := range members {
+			p.Host, p.Port = m.Host, m.Port
+			c, err := connectOne(ctx, p, params)
+			switch {
+			case err != nil:
+			case p.Target.accepts(c.Standby(), picky):
+				return c, nil
+			default:
+				c.Close()
+				err = fmt.Errorf("%s port %d is in recovery: %t", m.Host, m.Port, c.Standby())
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if picky {
+				tried = append(tried, err)
+			}
+		}
+		if p.Target != PreferStandby {
+			break
+		}
+	}
+	return nil, &NoTargetError{Server: p.Server, Target: p.Target, Tried: tried}
+}
+
+func connectOne(ctx context.Context, p Params, params map[string]string) (*Conn, error) {
+	c := &Conn{server: p.Server, address: Address{p.Host, p.Port}}
 	config, err := c.config(p, params)
 	if err != nil {
 		return nil, err
@@ -125,13 +209,31 @@ func (c *Conn) config(p Params, params map[string]string) (*pgconn.Config, error
 		config.RuntimeParams[k] = v
 	}
 	// A peer that vanished is noticed by keepalive probes when nothing else is sent.
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	dialer := &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control:         setUserTimeout,
+	}
 	config.DialFunc = dialer.DialContext
 	config.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
 		c.in = &bufferedConn{Conn: conn, r: bufio.NewReaderSize(conn, readBuffer)}
 		return c.in, nil
 	}
 	return config, nil
+}
+
+// userTimeout is how long what we sent may stay unacknowledged by the peer's
+// kernel. Keepalive probes are not sent while data is on its way.
+const userTimeout = 30 * time.Second
+
+func setUserTimeout(network, _ string, raw syscall.RawConn) error {
+	if !strings.HasPrefix(network, "tcp") {
+		return nil
+	}
+	var serr error
+	err := raw.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+	})
+	return errors.Join(err, serr)
 }
 
 // bufferedConn reads ahead by up to readBuffer bytes.
@@ -148,6 +250,12 @@ func (c *Conn) Close() {
 	defer cancel()
 	_ = c.conn.Close(ctx)
 }
+
+// Address returns the member that answered.
+func (c *Conn) Address() Address { return c.address }
+
+// Standby reports whether the server was in recovery when it last told.
+func (c *Conn) Standby() bool { return c.conn.ParameterStatus("in_hot_standby") == "on" }
 
 // Version returns the server's version.
 func (c *Conn) Version() pg.Version { return c.version }
@@ -274,6 +382,12 @@ func (c *Conn) parseSlot(restart, tli string) (Slot, error) {
 // CreateSlot creates a physical slot that reserves WAL from now on.
 func (c *Conn) CreateSlot(ctx context.Context, name string) error {
 	_, err := c.Query(ctx, "CREATE_REPLICATION_SLOT "+quoteIdentifier(name)+" PHYSICAL RESERVE_WAL")
+	return err
+}
+
+// DropSlot removes a slot.
+func (c *Conn) DropSlot(ctx context.Context, name string) error {
+	_, err := c.Query(ctx, "DROP_REPLICATION_SLOT "+quoteIdentifier(name))
 	return err
 }
 
