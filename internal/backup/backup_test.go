@@ -32,6 +32,8 @@ func (silent) Connected(wal.Connection)                             {}
 func (silent) Streaming(pg.Timeline, pg.LSN)                        {}
 func (silent) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
 func (silent) Flushed(pg.LSN, time.Time)                            {}
+func (silent) Slot(string, uint64)                                  {}
+func (silent) Waiting(time.Time)                                    {}
 func (silent) Queued(int)                                           {}
 func (silent) Stored(pg.Timeline, pg.LSN, int64)                    {}
 func (silent) Archive(int, int64)                                   {}

@@ -38,6 +38,8 @@ func (w *watch) Streaming(tli pg.Timeline, _ pg.LSN)                { w.timeline
 func (w *watch) Flushed(lsn pg.LSN, _ time.Time)                    { w.flushed.Store(uint64(lsn)) }
 func (*watch) Connected(wal.Connection)                             {}
 func (*watch) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
+func (*watch) Slot(string, uint64)                                  {}
+func (*watch) Waiting(time.Time)                                    {}
 func (*watch) Queued(int)                                           {}
 func (*watch) Stored(pg.Timeline, pg.LSN, int64)                    {}
 func (*watch) Archive(int, int64)                                   {}

@@ -54,7 +54,9 @@ type Server struct {
 	WALBytes         Counter // in the repository
 	Reconnects       Counter
 	Errors           Counter
-	StoreQueue       Gauge // segments received and not yet stored
+	StoreQueue       Gauge   // segments received and not yet stored
+	NextAttempt      Gauge   // when the next connection is tried, 0 while there is one
+	SlotRetained     Counter // WAL the server keeps for our slot, in bytes
 	CurrentSegment   Text
 	LastError        Text
 	SlotState        Text // wal_status of the replication slot
@@ -87,14 +89,14 @@ func layServer(c *cursor) Server {
 
 	c.block()
 	for _, g := range []*Gauge{
-		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue,
+		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue, &s.NextAttempt,
 	} {
 		*g = c.gauge()
 	}
 	for _, n := range []*Counter{
 		&s.Timeline, &s.SystemIdentifier, &s.ServerVersion, &s.SegmentSize,
 		&s.WrittenLSN, &s.FlushedLSN, &s.StoredLSN, &s.ServerLSN,
-		&s.ReceivedBytes, &s.StoredSegments, &s.StoredBytes, &s.WALFiles, &s.WALBytes, &s.Reconnects, &s.Errors,
+		&s.ReceivedBytes, &s.StoredSegments, &s.StoredBytes, &s.WALFiles, &s.WALBytes, &s.Reconnects, &s.Errors, &s.SlotRetained,
 	} {
 		*n = c.counter()
 	}
@@ -137,6 +139,8 @@ type ServerSnapshot struct {
 	Reconnects       uint64
 	Errors           uint64
 	StoreQueue       int
+	NextAttempt      time.Time
+	SlotRetained     uint64
 	CurrentSegment   string
 	LastError        string
 	SlotState        string
@@ -176,6 +180,8 @@ func (s *Server) Snapshot() ServerSnapshot {
 		Reconnects:       s.Reconnects.Load(),
 		Errors:           s.Errors.Load(),
 		StoreQueue:       int(s.StoreQueue.Load()),
+		NextAttempt:      s.NextAttempt.Time(),
+		SlotRetained:     s.SlotRetained.Load(),
 		CurrentSegment:   s.CurrentSegment.String(),
 		LastError:        s.LastError.String(),
 		SlotState:        s.SlotState.String(),

@@ -26,7 +26,7 @@ func (e *RemovedError) Error() string {
 		keeps = fmt.Sprintf(" (the slot keeps from %s)", e.Have)
 	}
 	return fmt.Sprintf("server %q: WAL from %s on timeline %d is gone%s: check the slot's wal_status, "+
-		"move the server's wal directory away, and take a full backup: %v", e.Server, e.Need, e.Timeline, keeps, e.Err)
+		"set on_gap = backup or continue to go on after the hole, and take a full backup: %v", e.Server, e.Need, e.Timeline, keeps, e.Err)
 }
 
 func (e *RemovedError) Unwrap() []error { return []error{ErrHole, e.Err} }
@@ -38,6 +38,20 @@ func (e *SlotMissingError) Error() string {
 	return fmt.Sprintf("server %q: replication slot %q does not exist: set create_slot = yes, or create it with "+
 		"SELECT pg_create_physical_replication_slot('%s', true)", e.Server, e.Slot, e.Slot)
 }
+
+// A SlotLostError reports a slot that has lost its WAL and may not be made anew.
+// It wraps [ErrHole].
+type SlotLostError struct {
+	Server, Slot string
+	Err          error
+}
+
+func (e *SlotLostError) Error() string {
+	return fmt.Sprintf("server %q: replication slot %q is lost, the server has removed WAL behind it (max_slot_wal_keep_size, "+
+		"idle_replication_slot_timeout): set create_slot = yes, or drop it and create it again, then take a full backup", e.Server, e.Slot)
+}
+
+func (e *SlotLostError) Unwrap() []error { return []error{ErrHole, e.Err} }
 
 // A DivergedError reports a server whose history does not contain the WAL that
 // is stored: it is another branch, older than what the archive follows.

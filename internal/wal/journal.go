@@ -47,9 +47,18 @@ type journal struct {
 }
 
 type segment struct {
-	file  durable.File
-	name  string
-	start pg.LSN
+	file   durable.File
+	name   string
+	start  pg.LSN
+	closed bool
+}
+
+func (s *segment) close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return s.file.Close()
 }
 
 // newJournal returns a journal that begins at start, the first byte of a segment.
@@ -199,7 +208,7 @@ func (j *journal) fail(err error) error {
 // complete makes a full segment durable under its final name.
 func (j *journal) complete(seg *segment) error {
 	err := seg.file.Datasync()
-	if err := errors.Join(err, seg.file.Close()); err != nil {
+	if err := errors.Join(err, seg.close()); err != nil {
 		return err
 	}
 	final := filepath.Join(j.dir, seg.name)
@@ -223,10 +232,10 @@ func (j *journal) close() error {
 	defer j.mu.Unlock()
 	var err error
 	for _, seg := range j.full {
-		err = errors.Join(err, seg.file.Close())
+		err = errors.Join(err, seg.close())
 	}
 	if j.current != nil {
-		err = errors.Join(err, j.current.file.Close())
+		err = errors.Join(err, j.current.close())
 	}
 	j.current, j.full = nil, nil
 	return err

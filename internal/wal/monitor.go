@@ -27,6 +27,11 @@ type Monitor interface {
 	Stored(tli pg.Timeline, end pg.LSN, bytes int64)
 	// Archive is called at the start with what is stored.
 	Archive(segments int, bytes int64)
+	// Slot tells how the server sees our slot: wal_status, or "missing", and the
+	// bytes of WAL it keeps for us.
+	Slot(state string, retained uint64)
+	// Waiting tells when the next attempt to connect is made.
+	Waiting(until time.Time)
 	// Failed reports trouble; Disconnected also that the stream is over.
 	Failed(error)
 	Disconnected(error)

@@ -33,8 +33,12 @@ type Receiver struct {
 	Codec         container.Codec
 	Level         int
 	FlushInterval time.Duration // DefaultFlushInterval when 0
-	Monitor       Monitor
-	Log           *slog.Logger
+	Always        bool          // flush and acknowledge at once, whoever waits
+	// PassHoles makes the receiver go on after WAL that is gone for good, once the
+	// hole is recorded. Otherwise it reports the hole and tries for ever.
+	PassHoles bool
+	Monitor   Monitor
+	Log       *slog.Logger
 
 	storer *storer
 	eager  atomic.Bool // the server may be waiting for our flush
@@ -50,6 +54,9 @@ type Receiver struct {
 func (r *Receiver) Run(ctx context.Context) error {
 	if r.FlushInterval == 0 {
 		r.FlushInterval = DefaultFlushInterval
+	}
+	if r.Slot == "" {
+		r.Log.Warn("no replication slot: the server may remove WAL before it was received; set wal_slot and create_slot = yes")
 	}
 	if err := durable.MkdirAll(r.FS, r.Repo.ReceiveDir()); err != nil {
 		return err
@@ -85,9 +92,18 @@ func (r *Receiver) begin(ctx context.Context) error {
 	return nil
 }
 
+// patience is the longest delay between two attempts. Where there are several
+// hosts one of them is being promoted: its first seconds count.
+func (r *Receiver) patience() time.Duration {
+	if len(r.Params.Others) > 0 {
+		return 3 * time.Second
+	}
+	return time.Minute
+}
+
 // reconnect runs sessions until ctx ends.
 func (r *Receiver) reconnect(ctx context.Context) {
-	backoff := newBackoff()
+	backoff := newBackoff(r.patience())
 	last := ""
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -97,21 +113,31 @@ func (r *Receiver) reconnect(ctx context.Context) {
 			return
 		}
 		r.Monitor.Disconnected(err)
+		var gone *RemovedError
+		if errors.As(err, &gone) {
+			if err = r.jump(ctx, gone); err == nil {
+				continue
+			}
+		}
 		// A repeating failure is logged when it starts and when it changes.
 		if text := err.Error(); text != last {
 			r.Log.Error("WAL stream ended, will connect again", "err", err)
 			last = text
 		}
 		if time.Since(started) > time.Minute {
-			backoff, last = newBackoff(), ""
+			backoff, last = newBackoff(r.patience()), ""
 		}
-		backoff.wait(ctx)
+		delay := backoff.delay()
+		r.Monitor.Waiting(time.Now().Add(delay))
+		rest(ctx, delay)
 	}
 }
 
 // session connects, finds where to begin, and streams timeline after timeline
 // until the connection fails or ctx ends.
-func (r *Receiver) session(ctx context.Context) error {
+func (r *Receiver) session(parent context.Context) error {
+	ctx, leave := context.WithCancelCause(parent)
+	defer leave(nil)
 	conn, err := pgrepl.Connect(ctx, r.Params)
 	if err != nil {
 		return err
@@ -148,7 +174,7 @@ func (r *Receiver) session(ctx context.Context) error {
 
 	probing, stop := context.WithCancel(ctx)
 	probed := make(chan struct{})
-	go func() { defer close(probed); r.probe(probing) }()
+	go func() { defer close(probed); r.newProbe(conn, leave).run(probing) }()
 	defer func() { stop(); <-probed }()
 
 	for {
@@ -277,11 +303,22 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 	if err != nil {
 		return position{}, err
 	}
+	// A session that ended between a segment's new name and the sync of that name
+	// left it to us.
+	if err := r.FS.SyncDir(r.Repo.ReceiveDir()); err != nil {
+		return position{}, err
+	}
+	r.storer.addAll(complete)
 	at, ok, err := resumeAt(append(listing.Segments, complete...), partial, size)
 	if err != nil {
 		return position{}, err
 	}
 	if ok {
+		holes, err := r.Repo.Holes(ctx)
+		if err != nil {
+			return position{}, err
+		}
+		at = past(at, holes, size)
 		if err := r.dropAhead(at, partial, size); err != nil {
 			return position{}, err
 		}
@@ -311,52 +348,4 @@ func (r *Receiver) dropAhead(at position, partial []string, size pg.SegmentSize)
 		}
 	}
 	return nil
-}
-
-// probeInterval is how soon a change of synchronous_standby_names is noticed.
-const probeInterval = 5 * time.Second
-
-// probe keeps eager up to date: whether commits may be waiting for our flush.
-// It only ever costs latency when it is wrong, never durability.
-func (r *Receiver) probe(ctx context.Context) {
-	var conn *pgrepl.Conn
-	defer func() {
-		if conn != nil {
-			conn.Close()
-		}
-	}()
-	for ctx.Err() == nil {
-		if conn == nil {
-			conn = r.connectProbe(ctx)
-		}
-		if conn != nil {
-			names, err := conn.Show(ctx, "synchronous_standby_names")
-			if err != nil {
-				conn.Close()
-				conn = nil
-			} else {
-				r.eager.Store(names != "")
-			}
-		}
-		t := time.NewTimer(probeInterval)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-	}
-}
-
-// connectProbe prefers a plain connection, which takes no walsender from the server.
-func (r *Receiver) connectProbe(ctx context.Context) *pgrepl.Conn {
-	p := r.Params
-	p.Application = "pgmoneta_probe"
-	if conn, err := pgrepl.ConnectSQL(ctx, p); err == nil {
-		return conn
-	}
-	conn, err := pgrepl.Connect(ctx, p)
-	if err != nil {
-		return nil
-	}
-	return conn
 }

@@ -28,6 +28,7 @@ import (
 // seen is what a record remembers.
 type seen struct {
 	tli     pg.Timeline
+	slot    string
 	flushed pg.LSN
 	stored  pg.LSN
 	conns   int
@@ -54,9 +55,11 @@ func (r *record) Queued(int)                                           {}
 func (r *record) Stored(_ pg.Timeline, end pg.LSN, _ int64) {
 	r.set(func() { r.stored = max(r.stored, end) })
 }
-func (r *record) Archive(int, int64)     {}
-func (r *record) Failed(err error)       { r.set(func() { r.last = err }) }
-func (r *record) Disconnected(err error) { r.set(func() { r.last = err }) }
+func (r *record) Slot(state string, _ uint64) { r.set(func() { r.slot = state }) }
+func (r *record) Waiting(time.Time)           {}
+func (r *record) Archive(int, int64)          {}
+func (r *record) Failed(err error)            { r.set(func() { r.last = err }) }
+func (r *record) Disconnected(err error)      { r.set(func() { r.last = err }) }
 
 func (r *record) snapshot() seen {
 	r.mu.Lock()
@@ -89,9 +92,14 @@ func receive(t *testing.T, s *pgtest.Server, r *repo.Repository) (m *record, sto
 
 func receiveThrough(t *testing.T, s *pgtest.Server, r *repo.Repository, fsys durable.FS) (m *record, stop func()) {
 	t.Helper()
+	return run(t, &Receiver{Params: params(s), Repo: r, FS: fsys, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3})
+}
+
+// run runs a receiver until the test ends or stop is called.
+func run(t *testing.T, rc *Receiver) (m *record, stop func()) {
+	t.Helper()
 	m = &record{}
-	rc := &Receiver{Params: params(s), Repo: r, FS: fsys, Slot: "pgmoneta", CreateSlot: true,
-		Codec: container.Zstd, Level: 3, Monitor: m, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	rc.Monitor, rc.Log = m, slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rc.Run(ctx) }()

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,18 @@ func (s *storer) add(name string) {
 	}
 }
 
+// addAll queues those of the given segments that are not queued.
+func (s *storer) addAll(names []string) {
+	s.mu.Lock()
+	queued := slices.Clone(s.queue)
+	s.mu.Unlock()
+	for _, name := range names {
+		if !slices.Contains(queued, name) {
+			s.add(name)
+		}
+	}
+}
+
 // close stops after the segment in progress and waits for it.
 func (s *storer) close() {
 	s.cancel()
@@ -87,7 +100,7 @@ func (s *storer) pop() {
 }
 
 func (s *storer) drain(ctx context.Context) {
-	backoff := newBackoff()
+	backoff := newBackoff(time.Minute)
 	for ctx.Err() == nil {
 		name, ok := s.head()
 		if !ok {
@@ -96,7 +109,7 @@ func (s *storer) drain(ctx context.Context) {
 		err := s.store(ctx, name)
 		if err == nil {
 			s.pop()
-			backoff = newBackoff()
+			backoff = newBackoff(time.Minute)
 			continue
 		}
 		// Disk full or failing. The segment is safe where it is; nothing may pass it.
@@ -104,7 +117,7 @@ func (s *storer) drain(ctx context.Context) {
 			s.r.Log.Error("store WAL segment", "segment", name, "err", err)
 			s.r.Monitor.Failed(fmt.Errorf("store segment %s: %w", name, err))
 		}
-		backoff.wait(ctx)
+		rest(ctx, backoff.delay())
 	}
 }
 

@@ -71,7 +71,9 @@ func firstError(a, b error) error {
 
 // startError explains a refusal of the server.
 func (s *stream) startError(at position, err error) error {
-	if pgrepl.Code(err) == pgrepl.CodeUndefinedFile {
+	// An invalidated slot is refused before the WAL is looked for.
+	invalid := pgrepl.Code(err) == pgrepl.CodeNotInState && s.r.Slot != ""
+	if pgrepl.Code(err) == pgrepl.CodeUndefinedFile || invalid {
 		return &RemovedError{Server: s.r.Params.Server, Timeline: at.tli, Need: at.lsn, Have: s.slot.Restart, Err: err}
 	}
 	return err
@@ -168,7 +170,7 @@ func (s *stream) take(ctx context.Context, msg pgrepl.Message, now time.Time) er
 			return err
 		}
 	}
-	if s.r.eager.Load() {
+	if s.r.Always || s.r.eager.Load() {
 		return s.flush()
 	}
 	if msg.ReplyNow || s.size.Start(before) != s.size.Start(written) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/internal/wal"
@@ -22,7 +23,8 @@ func (w *worker) receive(ctx context.Context) error {
 	defer stop()
 	r := &wal.Receiver{
 		Params: w.Params(), Repo: w.repo, FS: durable.OS{}, Slot: w.Slot, CreateSlot: w.CreateSlot,
-		Codec: w.Codec, Level: w.Level, Monitor: m, Log: w.log,
+		Codec: w.Codec, Level: w.Level, FlushInterval: w.WALFlushInterval, Always: w.WALAlways,
+		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
 	return r.Run(ctx)
 }
@@ -109,6 +111,7 @@ func (m *monitor) Streaming(tli pg.Timeline, from pg.LSN) {
 	m.slot.WrittenLSN.Store(uint64(from))
 	m.slot.FlushedLSN.Store(uint64(from))
 	m.slot.FlushLagSince.Store(0)
+	m.slot.NextAttempt.Store(0)
 	m.slot.Streaming.Store(1)
 }
 
@@ -164,6 +167,17 @@ func (m *monitor) Archive(segments int, bytes int64) {
 	m.slot.WALFiles.Store(uint64(segments))
 	m.slot.WALBytes.Store(uint64(bytes))
 }
+
+func (m *monitor) Slot(state string, retained uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s, _ := m.slot.SlotState.Load(); s != state {
+		m.slot.SlotState.Store(state)
+	}
+	m.slot.SlotRetained.Store(retained)
+}
+
+func (m *monitor) Waiting(until time.Time) { m.slot.NextAttempt.StoreTime(until) }
 
 func (m *monitor) Failed(err error) {
 	m.mu.Lock()

@@ -1,0 +1,205 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+func TestPastMovesOverRecordedHoles(t *testing.T) {
+	holes := []repo.Hole{
+		{Timeline: 1, From: 0x3000100, To: 0x5000000},
+		{Timeline: 1, From: 0x5000000, To: 0x6000000},
+		{Timeline: 2, From: 0x8000000, To: 0x9000000},
+	}
+	for _, tt := range []struct{ at, want position }{
+		{position{1, 0x2000000}, position{1, 0x2000000}},
+		{position{1, 0x3000000}, position{1, 0x6000000}}, // into one, and from there into the next
+		{position{1, 0x6000000}, position{1, 0x6000000}},
+		{position{1, 0x8000000}, position{1, 0x8000000}}, // a hole of another timeline
+		{position{2, 0x8000000}, position{2, 0x9000000}},
+	} {
+		if got := past(tt.at, holes, 16*mib); got != tt.want {
+			t.Errorf("past(%+v) = %+v, want %+v", tt.at, got, tt.want)
+		}
+	}
+}
+
+// loseWAL makes the server forget WAL that the receiver has not got.
+func loseWAL(t *testing.T, s *pgtest.Server) {
+	t.Helper()
+	s.Exec(t, "CREATE TABLE IF NOT EXISTS filler (i int)")
+	for range 30 {
+		s.Exec(t, "INSERT INTO filler SELECT generate_series(1, 1000)")
+		s.Exec(t, "SELECT pg_switch_wal()")
+	}
+	s.Exec(t, "CHECKPOINT")
+}
+
+func smallServer(t *testing.T, major int) *pgtest.Server {
+	t.Helper()
+	return pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{
+		"max_wal_size": "2MB", "min_wal_size": "2MB", "wal_keep_size": "0", "max_slot_wal_keep_size": "4MB"}})
+}
+
+// The slot loses its WAL while the receiver is away. The hole is recorded with
+// both ends, receiving goes on after it, and a second start neither asks for
+// the lost WAL again nor records another hole.
+func TestReceiverRecordsAHoleAndGoesOn(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := smallServer(t, major)
+		r := newRepo(t)
+		rc := func() *Receiver {
+			return &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, PassHoles: true, Codec: container.Zstd, Level: 3}
+		}
+		m, stop := run(t, rc())
+		m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 })
+		stop()
+		had := lsn(t, s)
+		loseWAL(t, s)
+		s.WaitFor(t, "(SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'pgmoneta') = 'lost'")
+		m, stop = run(t, rc())
+		m.wait(t, "WAL after the hole", func(m seen) bool { return m.flushed > had+5*mib })
+		stop()
+		holes, err := r.Holes(context.Background())
+		if err != nil || len(holes) != 1 || holes[0].Timeline != 1 || holes[0].Cause != repo.CauseSlotLost || holes[0].To <= holes[0].From {
+			t.Fatalf("holes %+v, %v", holes, err)
+		}
+		if size := pg.SegmentSize(mib); size.Start(holes[0].From) > size.Start(had) {
+			t.Errorf("the hole begins at %s, after the last WAL that was received before %s", holes[0].From, had)
+		}
+		m, _ = run(t, rc())
+		m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 || m.tli == 1 })
+		s.Exec(t, "SELECT pg_switch_wal()")
+		end := lsn(t, s)
+		m.wait(t, "new WAL", func(m seen) bool { return m.flushed >= end })
+		if again, err := r.Holes(context.Background()); err != nil || len(again) != 1 {
+			t.Errorf("after a restart there are %d holes, %v", len(again), err)
+		}
+	})
+}
+
+func TestReceiverStopsAtAHoleWhenToldTo(t *testing.T) {
+	s := smallServer(t, pgtest.Newest(t))
+	r := newRepo(t)
+	m, stop := receive(t, s, r)
+	m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 })
+	stop()
+	loseWAL(t, s)
+	m, _ = receive(t, s, r)
+	m.wait(t, "the hole", func(m seen) bool { return errors.Is(m.last, ErrHole) })
+	if holes, err := r.Holes(context.Background()); err != nil || len(holes) != 0 {
+		t.Errorf("a hole that was not passed is recorded: %v, %v", holes, err)
+	}
+}
+
+func TestReceiverTellsTheStateOfItsSlot(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{})
+	m, _ := receive(t, s, newRepo(t))
+	m.wait(t, "the state of the slot", func(m seen) bool { return m.slot == "reserved" })
+}
+
+// Three hosts, one of them dead, one a standby: the primary is found, and again
+// after it fails and the standby is promoted.
+func TestReceiverFollowsThePrimaryOfACluster(t *testing.T) {
+	a := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}})
+	b := a.Standby(t, "standby")
+	p := params(b) // the standby comes first and is passed over
+	p.Others = []pgrepl.Address{{Host: "127.0.0.1", Port: 1}, {Host: a.Host, Port: a.Port}}
+	p.Target = pgrepl.Primary
+	r := newRepo(t)
+	m, stop := run(t, &Receiver{Params: p, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3})
+	m.wait(t, "the stream", func(m seen) bool { return m.tli == 1 })
+	if n := a.QueryString(t, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgmoneta'"); n != "1" {
+		t.Errorf("%s receivers on the primary", n)
+	}
+	load := pgtest.StartLoad(t, a, 2)
+	load.WaitFor(t, 200)
+	b.CatchUp(t, a)
+	a.Kill(t)
+	promoted := time.Now()
+	b.Promote(t)
+	load.Redirect(b)
+	m.wait(t, "timeline 2", func(m seen) bool { return m.tli == 2 })
+	if took := time.Since(promoted); took > 10*time.Second {
+		t.Errorf("the new primary was followed after %s", took)
+	}
+	load.WaitFor(t, 200)
+	load.Stop()
+	b.Exec(t, "SELECT pg_switch_wal()")
+	end := lsn(t, b)
+	m.wait(t, "the last segment", func(m seen) bool { return m.stored >= pg.SegmentSize(mib).Start(end) })
+	stop()
+	compareWithServer(t, r, b)
+	checkContinuous(t, r, mib)
+}
+
+// A disk that refuses for a while: nothing is acknowledged meanwhile, and once
+// it is good again receiving goes on by itself without a hole.
+func TestReceiverOutlivesDiskTrouble(t *testing.T) {
+	for _, trouble := range []struct {
+		kinds string
+		err   error
+	}{
+		{"write allocate create", syscall.ENOSPC},
+		{"write", syscall.EIO},
+		{"datasync", syscall.EIO},
+		{"sync", syscall.EIO},
+		{"rename", syscall.EROFS},
+		{"syncdir", syscall.EIO},
+	} {
+		t.Run(fmt.Sprintf("%s %v", trouble.kinds, trouble.err), func(t *testing.T) {
+			t.Parallel()
+			s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}})
+			from, to := time.Now().Add(700*time.Millisecond), time.Now().Add(2500*time.Millisecond)
+			hit := make(chan struct{}, 1)
+			dir := t.TempDir()
+			fsys, err := durable.NewFault(dir, func(op durable.Op) error {
+				now := time.Now()
+				if strings.Contains(" "+trouble.kinds+" ", " "+op.Kind+" ") && now.After(from) && now.Before(to) {
+					select {
+					case hit <- struct{}{}:
+					default:
+					}
+					return trouble.err
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := repo.Open(fsys, dir, "primary")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, stop := receiveThrough(t, s, r, fsys)
+			load := pgtest.StartLoad(t, s, 2)
+			m.wait(t, "the trouble", func(m seen) bool { return m.last != nil })
+			<-hit
+			load.WaitFor(t, 100)
+			m.wait(t, "the end of the trouble", func(seen) bool { return time.Now().After(to) })
+			load.WaitFor(t, 100)
+			load.Stop()
+			s.Exec(t, "SELECT pg_switch_wal()")
+			end := lsn(t, s)
+			m.wait(t, "the last segment", func(m seen) bool { return m.stored >= pg.SegmentSize(mib).Start(end) })
+			stop()
+			if n := compareWithServer(t, r, s); n < 2 {
+				t.Errorf("only %d segments compared", n)
+			}
+			checkContinuous(t, r, mib)
+		})
+	}
+}
