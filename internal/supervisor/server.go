@@ -105,9 +105,17 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 	case config.Bzip2:
 		codec = container.Bzip2
 	}
+	members := sc.Addresses()
+	var others []pgrepl.Address
+	for _, a := range members[1:] {
+		others = append(others, pgrepl.Address(a))
+	}
+	target := map[config.Target]pgrepl.Target{config.TargetPrimary: pgrepl.Primary, config.TargetStandby: pgrepl.PreferStandby}[sc.Follows()]
 	return job.Start{
 		Kind: kind, Server: v.name, ServerSlot: v.index, BaseDir: c.Main.BaseDir,
-		Host: sc.Host, Port: sc.Port, User: sc.User, Password: password.Wire(),
+		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
+		User: sc.User, Password: password.Wire(),
+		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, OnGap: job.Gap(c.Main.OnGap.String()),
 		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
@@ -131,9 +139,11 @@ func (s *Supervisor) password(c *config.Config, sc *config.Server) (vault.Secret
 	if err != nil {
 		return vault.Secret{}, err
 	}
-	for _, database := range []string{"replication", "postgres"} {
-		if p, ok := f.Lookup(sc.Host, sc.Port, database, sc.User); ok {
-			return p, nil
+	for _, a := range sc.Addresses() {
+		for _, database := range []string{"replication", "postgres"} {
+			if p, ok := f.Lookup(a.Host, a.Port, database, sc.User); ok {
+				return p, nil
+			}
 		}
 	}
 	return vault.Secret{}, nil

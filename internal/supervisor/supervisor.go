@@ -183,6 +183,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 		watchers.Go(func() { sv.refresh(s.ctx) })
 	}
 	watchers.Go(s.handleSignals)
+	watchers.Go(func() { s.mendGaps(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
 	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
 	if s.Ready != nil {
@@ -191,8 +192,8 @@ func (s *Supervisor) Run(parent context.Context) error {
 
 	<-s.ctx.Done()
 	s.Log.Info("shutdown", "cause", context.Cause(s.ctx))
-	watchers.Wait()
 	s.cancelJobs()
+	watchers.Wait()
 	s.listeners.close() // waits for requests, and these for their jobs
 	stopReceiving()
 	workers.Wait()

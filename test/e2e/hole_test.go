@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+// The slot loses WAL while the daemon is down. Afterwards the daemon goes on,
+// says where the hole is, refuses to restore across it, and has taken a full
+// backup by itself.
+func TestAHoleIsRecordedAndABackupFollowsByItself(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{Major: pgtest.Newest(t), WALSegmentSize: 1, Settings: map[string]string{
+		"max_wal_size": "2MB", "min_wal_size": "2MB", "wal_keep_size": "0", "max_slot_wal_keep_size": "4MB"}})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	first := d.must(t, "backup", "primary")["Backup"].(string)
+	s.Exec(t, "CREATE TABLE marker (i int)")
+	s.Exec(t, "INSERT INTO marker VALUES (1)")
+	if _, code := d.cli(t, "shutdown"); code != 0 {
+		t.Fatal("shutdown")
+	}
+	<-d.exited
+	for range 30 {
+		s.Exec(t, "INSERT INTO marker SELECT generate_series(1, 1000)")
+		s.Exec(t, "SELECT pg_switch_wal()")
+	}
+	s.Exec(t, "CHECKPOINT")
+	s.WaitFor(t, "(SELECT wal_status FROM pg_replication_slots) = 'lost'")
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	waitFor(t, time.Minute, "a backup after the hole", func() error {
+		if n := d.must(t, "list-backup", "primary")["NumberOfBackups"]; n != 2.0 {
+			return fmt.Errorf("%v backups", n)
+		}
+		return nil
+	})
+	if out, code := d.cli(t, "restore", "primary", first, "latest", d.path("across")); code != 2 || !strings.Contains(out, "hole") {
+		t.Errorf("restore across the hole: exit %d\n%s", code, out)
+	}
+	copy := d.restored(t, s.Major, "primary", "latest")
+	if n := copy.QueryString(t, "SELECT count(*) FROM marker"); n != "30001" {
+		t.Errorf("%s rows in the server restored from the backup after the hole", n)
+	}
+}
