@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -27,8 +25,8 @@ type archive struct {
 	size      pg.SegmentSize
 	whole     map[string]bool // stored, or complete in the receive directory
 	partial   map[string]bool
-	last      map[pg.Timeline]pg.LSN // start of the last segment of each timeline
-	histories []pg.Timeline          // ascending
+	histories []pg.Timeline // ascending
+	holes     []repo.Hole   // recorded ones
 }
 
 // readArchive lists the WAL. Segments move from the receive directory to the
@@ -54,20 +52,13 @@ func readArchive(ctx context.Context, r *repo.Repository) (*archive, error) {
 		a.histories = listing.Histories
 	}
 	slices.Sort(a.histories)
-	return a, nil
+	var err error
+	a.holes, err = r.Holes(ctx)
+	return a, err
 }
 
-// knowSize tells the archive the size of segments.
-func (a *archive) knowSize(size pg.SegmentSize) {
-	a.size, a.last = size, map[pg.Timeline]pg.LSN{}
-	for _, names := range []map[string]bool{a.whole, a.partial} {
-		for name := range names {
-			if tli, start, err := pg.ParseSegmentName(name, size); err == nil {
-				a.last[tli] = max(a.last[tli], start)
-			}
-		}
-	}
-}
+// here reports whether there is anything of a segment.
+func (a *archive) here(name string) bool { return a.whole[name] || a.partial[name] }
 
 // A hole is a gap between two pieces of archived WAL.
 type hole struct {
@@ -77,8 +68,8 @@ type hole struct {
 
 // walk returns the segments along h from the one that holds from up to the
 // position to, or as far as there are any when to is 0. end is where their
-// bytes end. gap tells whether the walk ended at a hole rather than at the end
-// of all WAL.
+// bytes end. gap tells whether the walk ended at a hole, seen or recorded, rather
+// than at the end of all WAL.
 func (a *archive) walk(h pg.History, from, to pg.LSN) (segments []Segment, end pg.LSN, gap *hole, err error) {
 	end = from
 	for at := a.size.Start(from); to == 0 || at < to; at += pg.LSN(a.size) {
@@ -90,7 +81,7 @@ func (a *archive) walk(h pg.History, from, to pg.LSN) (segments []Segment, end p
 			segments, end = append(segments, s), s.End
 		}
 		if s.End < at+pg.LSN(a.size) {
-			if next := a.next(h, at); next != 0 {
+			if next := a.resumes(h, at, end); next != 0 {
 				gap = &hole{h.At(end), end, next}
 			}
 			break
@@ -111,7 +102,7 @@ func (a *archive) find(h pg.History, start pg.LSN) (Segment, error) {
 		switch {
 		case a.whole[s.Name]:
 			s.End = start + pg.LSN(a.size)
-		case a.partial[s.Name] && start < a.last[tli]:
+		case a.partial[s.Name] && a.here(pg.SegmentName(tli, start+pg.LSN(a.size), a.size)):
 			// The next segment was begun while this one waits for its sync: all of
 			// it was received.
 			s.End, s.Partial = start+pg.LSN(a.size), true
@@ -122,8 +113,9 @@ func (a *archive) find(h pg.History, start pg.LSN) (Segment, error) {
 			}
 			s.Partial = true
 		}
-		// What a server wrote after its timeline was left is not part of h.
-		s.End = min(s.End, left)
+		// What a server wrote after its timeline was left is not part of h, and what
+		// is recorded as lost or damaged is not there.
+		s.End = min(s.End, left, a.intact(tli, start))
 		if s.End > start && s.End >= best.End {
 			best = s
 		}
@@ -134,44 +126,47 @@ func (a *archive) find(h pg.History, start pg.LSN) (Segment, error) {
 	return best, nil
 }
 
-// received returns where the bytes of a partial segment end. The file has been
-// a full segment of zeros before it was filled, and a record never ends in more
-// zeros than its alignment adds.
+// received returns where the bytes of a partial segment end.
 func (a *archive) received(name string, start pg.LSN) (pg.LSN, error) {
-	f, err := os.Open(filepath.Join(a.repo.ReceiveDir(), name+partialSuffix))
+	end, err := a.repo.PartialEnd(name, start, a.size)
 	if errors.Is(err, fs.ErrNotExist) { // completed while we look
 		return start + pg.LSN(a.size), nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	n, err := lastByte(f, min(info.Size(), int64(a.size)))
-	return start + pg.LSN(n+7)&^7, err
+	return end, err
 }
 
 const partialSuffix = ".partial"
 
-// lastByte returns the length of f, at most size, without the zeros at its end.
-func lastByte(f *os.File, size int64) (int64, error) {
-	block := make([]byte, 64<<10)
-	for size > 0 {
-		n := min(size, int64(len(block)))
-		if _, err := f.ReadAt(block[:n], size-n); err != nil {
-			return 0, err
+// intact returns where the first recorded hole of a timeline after the position
+// at, or around it, begins: at itself at the least, and the largest LSN when
+// there is none.
+func (a *archive) intact(tli pg.Timeline, at pg.LSN) pg.LSN {
+	first := ^pg.LSN(0)
+	for _, h := range a.holes {
+		if h.Timeline == tli && h.To > at {
+			first = min(first, max(h.From, at))
 		}
-		for i := n - 1; i >= 0; i-- {
-			if block[i] != 0 {
-				return size - n + i + 1, nil
-			}
-		}
-		size -= n
 	}
-	return 0, nil
+	return first
+}
+
+// resumes returns where WAL goes on behind the end of a walk in the segment at
+// start: at the next segment that is here, or behind a recorded hole if that is
+// later. It is 0 when there is neither, so that end is the end of all WAL.
+func (a *archive) resumes(h pg.History, start, end pg.LSN) pg.LSN {
+	at := a.next(h, start)
+	// Holes are in order, so that one pass meets neighbours.
+	for _, lost := range a.holes {
+		left, ok := h.End(lost.Timeline)
+		to := min(lost.To, left)
+		if !ok || to <= max(at, end) || h.At(to-1) < lost.Timeline {
+			continue // not on the way, or behind us
+		}
+		if at == 0 || lost.From <= at {
+			at = to
+		}
+	}
+	return at
 }
 
 // next returns the start of the first segment after the one at start that h

@@ -103,8 +103,7 @@ func (m *planner) choose(ctx context.Context) error {
 	if m.plan.follows, err = m.reach(ctx, b.Summary); err != nil {
 		return err
 	}
-	m.plan.Backup, m.plan.Timeline = b.Summary, m.plan.follows.Timeline
-	m.found.knowSize(b.Summary.SegmentSize)
+	m.plan.Backup, m.plan.Timeline, m.found.size = b.Summary, m.plan.follows.Timeline, b.Summary.SegmentSize
 	return nil
 }
 
