@@ -36,6 +36,7 @@ func (silent) Slot(string, uint64)                                  {}
 func (silent) Waiting(time.Time)                                    {}
 func (silent) Queued(int)                                           {}
 func (silent) Stored(pg.Timeline, pg.LSN, int64)                    {}
+func (silent) Shipped(pg.Timeline, pg.LSN)                          {}
 func (silent) Archive(int, int64)                                   {}
 func (silent) Failed(error)                                         {}
 func (silent) Disconnected(error)                                   {}

@@ -80,6 +80,7 @@ type Main struct {
 
 	WALSync          WALSync
 	WALFlushInterval time.Duration // while nobody waits
+	WALMaxAge        time.Duration // longest time WAL may wait for its segment to fill; 0 = for ever
 	OnGap            OnGap
 
 	Retention         Retention

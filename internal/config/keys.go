@@ -174,6 +174,7 @@ func mainKeys() []key[Main] {
 		tristate("create_slot", func(m *Main) *Tristate { return &m.CreateSlot }),
 		enum("wal_sync", func(m *Main) *WALSync { return &m.WALSync }, walSyncWords),
 		custom("wal_flush_interval", func(m *Main) *time.Duration { return &m.WALFlushInterval }, parseMoment, time.Duration.String),
+		duration("wal_max_age", 0, func(m *Main) *time.Duration { return &m.WALMaxAge }),
 		enum("on_gap", func(m *Main) *OnGap { return &m.OnGap }, onGapWords),
 
 		retention(func(m *Main) *Retention { return &m.Retention }).live(),

@@ -36,11 +36,13 @@ const (
 	Restore Kind = "restore"
 	Verify  Kind = "verify"
 	Delete  Kind = "delete"
+	// CheckWAL runs beside any other job, because it needs no lock.
+	CheckWAL Kind = "walcheck"
 )
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -73,7 +75,9 @@ type Start struct {
 
 	WALAlways        bool          // acknowledge at once, whoever waits
 	WALFlushInterval time.Duration // while nobody waits
+	WALMaxAge        time.Duration // after which a segment is ended early; 0 = never
 	OnGap            Gap
+	ShipTo           string // directory for plain copies of segments
 
 	Codec   container.Codec
 	Level   int
@@ -109,6 +113,7 @@ type Spec struct {
 	Directory string // restore only
 	AllFiles  bool   // verify only: list good files too
 	Force     bool   // delete only
+	Quick     bool   // walcheck only: read no content
 }
 
 // Params returns the connection parameters.
@@ -142,6 +147,7 @@ type Result struct {
 	Path    string        // restore: the directory of the restored cluster
 	Files   []File        // verify
 	Report  []string      // verify: what is wrong, one line each
+	WAL     *WALReport    // walcheck
 }
 
 // A File is a row of a verification.

@@ -43,6 +43,7 @@ type Server struct {
 	WrittenLSN       Counter
 	FlushedLSN       Counter
 	StoredLSN        Counter // end of the newest segment in the repository
+	ShippedLSN       Counter // end of the newest segment in the directory to ship to
 	ServerLSN        Counter // newest position the server told
 	LastMessage      Gauge   // from the server
 	LastFlush        Gauge
@@ -95,7 +96,7 @@ func layServer(c *cursor) Server {
 	}
 	for _, n := range []*Counter{
 		&s.Timeline, &s.SystemIdentifier, &s.ServerVersion, &s.SegmentSize,
-		&s.WrittenLSN, &s.FlushedLSN, &s.StoredLSN, &s.ServerLSN,
+		&s.WrittenLSN, &s.FlushedLSN, &s.StoredLSN, &s.ShippedLSN, &s.ServerLSN,
 		&s.ReceivedBytes, &s.StoredSegments, &s.StoredBytes, &s.WALFiles, &s.WALBytes, &s.Reconnects, &s.Errors, &s.SlotRetained,
 	} {
 		*n = c.counter()
@@ -127,6 +128,7 @@ type ServerSnapshot struct {
 	WrittenLSN       uint64
 	FlushedLSN       uint64
 	StoredLSN        uint64
+	ShippedLSN       uint64
 	ServerLSN        uint64
 	LastMessage      time.Time
 	LastFlush        time.Time
@@ -168,6 +170,7 @@ func (s *Server) Snapshot() ServerSnapshot {
 		WrittenLSN:       s.WrittenLSN.Load(),
 		FlushedLSN:       s.FlushedLSN.Load(),
 		StoredLSN:        s.StoredLSN.Load(),
+		ShippedLSN:       s.ShippedLSN.Load(),
 		ServerLSN:        s.ServerLSN.Load(),
 		LastMessage:      s.LastMessage.Time(),
 		LastFlush:        s.LastFlush.Time(),

@@ -11,13 +11,15 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
-// past moves a position over the recorded holes it lies in: nobody has that WAL
-// any more, and asking for it again would only be refused again.
+// past moves a position over the recorded holes it lies in: nobody had that WAL
+// any more, and asking for it again would only be refused again. What is missing
+// or damaged for another reason may still be on the server.
 func past(at position, holes []repo.Hole, size pg.SegmentSize) position {
 	for moved := true; moved; {
 		moved = false
 		for _, h := range holes {
-			if h.Timeline == at.tli && size.Start(h.From) <= at.lsn && at.lsn < size.Start(h.To) {
+			refused := h.Cause == repo.CauseRemoved || h.Cause == repo.CauseSlotLost
+			if refused && h.Timeline == at.tli && size.Start(h.From) <= at.lsn && at.lsn < size.Start(h.To) {
 				at.lsn, moved = size.Start(h.To), true
 			}
 		}
@@ -25,22 +27,50 @@ func past(at position, holes []repo.Hole, size pg.SegmentSize) position {
 	return at
 }
 
-// jump records that WAL is gone and makes the next session begin after it. It
-// returns an error when the hole must not, or cannot, be passed.
-func (r *Receiver) jump(ctx context.Context, gone *RemovedError) error {
+// bridge deals with WAL that the server no longer has. Another member of the
+// cluster may still have it; if none has, the hole is recorded and the next
+// session begins after it. An error means that neither was possible or allowed.
+func (r *Receiver) bridge(ctx context.Context, gone *RemovedError) error {
+	to, err := r.oldest(ctx, gone)
+	if err != nil {
+		return errors.Join(gone, err)
+	}
+	for _, m := range r.members() {
+		// What the others keep is not ours to reserve: no slot.
+		err := r.session(ctx, source{params: m, until: to.lsn})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(err, errReached) {
+			r.Log.Warn("filled from another member of the cluster", "host", m.Host, "port", m.Port, "timeline", gone.Timeline, "from", gone.Need, "to", to.lsn)
+			return nil
+		}
+		r.Log.Debug("member of the cluster does not have it either", "host", m.Host, "port", m.Port, "err", err)
+	}
+	return r.jump(ctx, gone, to)
+}
+
+// members are the hosts of the cluster, each on its own. One alone has been
+// asked already.
+func (r *Receiver) members() []pgrepl.Params {
+	if len(r.Params.Others) == 0 {
+		return nil
+	}
+	var list []pgrepl.Params
+	for _, a := range append([]pgrepl.Address{{Host: r.Params.Host, Port: r.Params.Port}}, r.Params.Others...) {
+		p := r.Params
+		p.Host, p.Port, p.Others, p.Target = a.Host, a.Port, nil, pgrepl.Any
+		list = append(list, p)
+	}
+	return list
+}
+
+// jump records that WAL is gone, so that the next session begins after it.
+func (r *Receiver) jump(ctx context.Context, gone *RemovedError, to offer) error {
 	if !r.PassHoles {
 		return gone
 	}
-	conn, err := pgrepl.Connect(ctx, r.Params)
-	if err != nil {
-		return errors.Join(gone, err)
-	}
-	defer conn.Close()
-	to, err := r.oldest(ctx, conn, gone)
-	if err != nil {
-		return errors.Join(gone, err)
-	}
-	from, err := r.received(gone, to.size)
+	from, err := r.received(ctx, gone, to.size)
 	if err != nil {
 		return errors.Join(gone, err)
 	}
@@ -62,13 +92,25 @@ func (r *Receiver) jump(ctx context.Context, gone *RemovedError) error {
 	return nil
 }
 
-// received returns where what is here ends: in the partial segment in which the
-// missing WAL begins, or at its start.
-func (r *Receiver) received(gone *RemovedError, size pg.SegmentSize) (pg.LSN, error) {
+// received returns where what is here ends: after what a member of the cluster
+// could still give, in the partial segment where the missing WAL begins, or at
+// its start.
+func (r *Receiver) received(ctx context.Context, gone *RemovedError, size pg.SegmentSize) (pg.LSN, error) {
+	complete, partial, stored, err := r.archive(ctx)
+	if err != nil {
+		return 0, err
+	}
 	start := size.Start(gone.Need)
+	at, ok, err := resumeAt(append(stored, complete...), partial, size)
+	if err != nil {
+		return 0, err
+	}
+	if ok && at.tli == gone.Timeline {
+		start = max(start, at.lsn)
+	}
 	end, err := r.Repo.PartialEnd(pg.SegmentName(gone.Timeline, start, size), start, size)
 	if errors.Is(err, fs.ErrNotExist) {
-		return gone.Need, nil
+		return start, nil
 	}
 	return max(end, start), err
 }
@@ -82,7 +124,12 @@ type offer struct {
 
 // oldest finds the oldest WAL the server keeps for us: the slot's, or that of
 // a new slot, or the present.
-func (r *Receiver) oldest(ctx context.Context, conn *pgrepl.Conn, gone *RemovedError) (offer, error) {
+func (r *Receiver) oldest(ctx context.Context, gone *RemovedError) (offer, error) {
+	conn, err := pgrepl.Connect(ctx, r.Params)
+	if err != nil {
+		return offer{}, err
+	}
+	defer conn.Close()
 	size, err := conn.SegmentSize(ctx)
 	if err != nil {
 		return offer{}, err
@@ -107,9 +154,13 @@ func (r *Receiver) oldest(ctx context.Context, conn *pgrepl.Conn, gone *RemovedE
 			return offer{}, err
 		}
 	}
-	// A slot that reserves WAL from behind the hole keeps it from its segment on.
-	if slot.Restart > gone.Need {
+	switch {
+	case slot.Restart > gone.Need: // it keeps WAL from its segment on
 		o.lsn = size.Start(slot.Restart)
+	case slot.Restart != 0:
+		// By its slot the server keeps what it has just refused. Whatever that is, it
+		// is no reason to give WAL up.
+		return offer{}, errors.New("the replication slot still reserves it")
 	}
 	return o, nil
 }

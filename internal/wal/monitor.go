@@ -25,6 +25,8 @@ type Monitor interface {
 	Flushed(lsn pg.LSN, at time.Time)
 	Queued(segments int)
 	Stored(tli pg.Timeline, end pg.LSN, bytes int64)
+	// Shipped is called when a segment has arrived in the directory to ship to.
+	Shipped(tli pg.Timeline, end pg.LSN)
 	// Archive is called at the start with what is stored.
 	Archive(segments int, bytes int64)
 	// Slot tells how the server sees our slot: wal_status, or "missing", and the

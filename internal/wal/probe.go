@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 )
 
@@ -19,14 +20,16 @@ const probeInterval = 5 * time.Second
 type probe struct {
 	r      *Receiver
 	params pgrepl.Params
+	target pgrepl.Target
 	leave  context.CancelCauseFunc // ends the session
 	conn   *pgrepl.Conn
 	sql    bool // conn is a plain connection
 	slot   string
+	told   bool // that the server does not let us end segments
 }
 
-func (r *Receiver) newProbe(stream *pgrepl.Conn, leave context.CancelCauseFunc) *probe {
-	p := &probe{r: r, params: r.Params, leave: leave}
+func (r *Receiver) newProbe(src source, stream *pgrepl.Conn, leave context.CancelCauseFunc) *probe {
+	p := &probe{r: r, params: src.params, target: src.params.Target, leave: leave}
 	// The very member the stream comes from.
 	p.params.Host, p.params.Port = stream.Address().Host, stream.Address().Port
 	p.params.Others, p.params.Target = nil, pgrepl.Any
@@ -79,14 +82,48 @@ func (p *probe) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if standby == "on" && p.r.Params.Target == pgrepl.Primary {
+	if standby == "on" && p.target == pgrepl.Primary {
 		p.leave(fmt.Errorf("server %q: %s port %d is no primary any more, looking for the new one", p.r.Params.Server, p.params.Host, p.params.Port))
 		return nil
 	}
-	if !p.sql || p.r.Slot == "" {
+	if !p.sql {
+		return nil
+	}
+	if standby == "off" && p.r.tooOld(time.Now()) {
+		p.endSegment(ctx)
+	}
+	if p.r.Slot == "" {
 		return nil
 	}
 	return p.lookAtSlot(ctx)
+}
+
+// age notes when a segment got its first byte.
+func (r *Receiver) age(size pg.SegmentSize, before, written pg.LSN, now time.Time) {
+	switch {
+	case size.Offset(written) == 0:
+		r.since.Store(0) // the segment is full, the next has nothing
+	case size.Start(before) != size.Start(written) || r.since.Load() == 0:
+		r.since.Store(now.UnixNano())
+	}
+}
+
+func (r *Receiver) tooOld(now time.Time) bool {
+	since := r.since.Load()
+	return r.MaxAge > 0 && since != 0 && now.Sub(time.Unix(0, since)) > r.MaxAge
+}
+
+// endSegment asks the server to go on in the next segment.
+func (p *probe) endSegment(ctx context.Context) {
+	_, err := p.conn.Query(ctx, "SELECT pg_switch_wal()")
+	if err == nil {
+		p.r.Log.Info("segment ended early", "after", p.r.MaxAge)
+		return
+	}
+	if !p.told && ctx.Err() == nil {
+		p.told = true
+		p.r.Log.Warn("wal_max_age has no effect: GRANT EXECUTE ON FUNCTION pg_switch_wal() TO "+p.params.User, "err", err)
+	}
 }
 
 // lookAtSlot reports a slot that is at risk. Columns that only newer versions

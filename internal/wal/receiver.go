@@ -34,14 +34,23 @@ type Receiver struct {
 	Level         int
 	FlushInterval time.Duration // DefaultFlushInterval when 0
 	Always        bool          // flush and acknowledge at once, whoever waits
+	// MaxAge is the longest time WAL waits for its segment to fill. Then the server
+	// is asked to switch to the next, so that what was received is stored and
+	// shipped; 0 = never. The user needs EXECUTE on pg_switch_wal().
+	MaxAge time.Duration
 	// PassHoles makes the receiver go on after WAL that is gone for good, once the
 	// hole is recorded. Otherwise it reports the hole and tries for ever.
 	PassHoles bool
-	Monitor   Monitor
-	Log       *slog.Logger
+	// ShipTo is a directory that gets a second, plain copy of every stored segment;
+	// empty for none.
+	ShipTo  string
+	Monitor Monitor
+	Log     *slog.Logger
 
-	storer *storer
-	eager  atomic.Bool // the server may be waiting for our flush
+	storer  *storer
+	shipper *shipper     // nil for none
+	eager   atomic.Bool  // the server may be waiting for our flush
+	since   atomic.Int64 // when the first byte of the current segment arrived, Unix nanoseconds; 0 = none yet
 }
 
 // Run receives until ctx ends, connecting again whenever the connection is
@@ -70,6 +79,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 		return err
 	}
 	defer r.storer.close()
+	defer r.shipper.close()
 	r.reconnect(ctx)
 	return nil
 }
@@ -87,6 +97,9 @@ func (r *Receiver) begin(ctx context.Context) error {
 	complete, _, err := r.Repo.Received()
 	if err != nil {
 		return err
+	}
+	if r.ShipTo != "" {
+		r.shipper = r.startShipper(ctx, r.ShipTo)
 	}
 	r.storer = r.startStorer(ctx, complete)
 	return nil
@@ -107,7 +120,7 @@ func (r *Receiver) reconnect(ctx context.Context) {
 	last := ""
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := r.session(ctx)
+		err := r.session(ctx, r.source())
 		if ctx.Err() != nil {
 			r.Monitor.Disconnected(nil)
 			return
@@ -115,7 +128,7 @@ func (r *Receiver) reconnect(ctx context.Context) {
 		r.Monitor.Disconnected(err)
 		var gone *RemovedError
 		if errors.As(err, &gone) {
-			if err = r.jump(ctx, gone); err == nil {
+			if err = r.bridge(ctx, gone); err == nil {
 				continue
 			}
 		}
@@ -133,12 +146,24 @@ func (r *Receiver) reconnect(ctx context.Context) {
 	}
 }
 
+// A source is where a session receives from.
+type source struct {
+	params pgrepl.Params
+	slot   string
+	until  pg.LSN // end there with errReached; 0 = never
+}
+
+// errReached ends a session that has received what it was for.
+var errReached = errors.New("reached the end of what was wanted")
+
+func (r *Receiver) source() source { return source{params: r.Params, slot: r.Slot} }
+
 // session connects, finds where to begin, and streams timeline after timeline
 // until the connection fails or ctx ends.
-func (r *Receiver) session(parent context.Context) error {
+func (r *Receiver) session(parent context.Context, src source) error {
 	ctx, leave := context.WithCancelCause(parent)
 	defer leave(nil)
-	conn, err := pgrepl.Connect(ctx, r.Params)
+	conn, err := pgrepl.Connect(ctx, src.params)
 	if err != nil {
 		return err
 	}
@@ -162,9 +187,11 @@ func (r *Receiver) session(parent context.Context) error {
 	if err != nil {
 		return err
 	}
-	slot, err := r.slot(ctx, conn)
-	if err != nil {
-		return err
+	var slot pgrepl.Slot
+	if src.slot != "" {
+		if slot, err = r.slot(ctx, conn); err != nil {
+			return err
+		}
 	}
 	at, err := r.position(ctx, system, slot, history, size)
 	if err != nil {
@@ -174,11 +201,11 @@ func (r *Receiver) session(parent context.Context) error {
 
 	probing, stop := context.WithCancel(ctx)
 	probed := make(chan struct{})
-	go func() { defer close(probed); r.newProbe(conn, leave).run(probing) }()
+	go func() { defer close(probed); r.newProbe(src, conn, leave).run(probing) }()
 	defer func() { stop(); <-probed }()
 
 	for {
-		st := &stream{r: r, conn: conn, size: size, interval: interval, slot: slot}
+		st := &stream{r: r, src: src, conn: conn, size: size, interval: interval, slot: slot}
 		end, err := st.run(ctx, at)
 		if err != nil {
 			return err
@@ -237,6 +264,7 @@ func (r *Receiver) histories(ctx context.Context, conn *pgrepl.Conn, tli pg.Time
 	if err := r.Repo.StoreHistory(ctx, tli, content); err != nil {
 		return pg.History{}, err
 	}
+	r.shipper.stored()
 	for _, a := range h.Ancestors {
 		if err := r.ancestor(ctx, conn, a.Timeline); err != nil {
 			return pg.History{}, err
@@ -293,13 +321,7 @@ func (r *Receiver) slot(ctx context.Context, conn *pgrepl.Conn) (pgrepl.Slot, er
 // position returns where to begin: the first incomplete segment of what is
 // here, else the slot's restart LSN, else the server's current position.
 func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgrepl.Slot, h pg.History, size pg.SegmentSize) (position, error) {
-	// Segments move from the receive directory to the store meanwhile: looked at
-	// in this order, none is missed.
-	complete, partial, err := r.Repo.Received()
-	if err != nil {
-		return position{}, err
-	}
-	listing, err := r.Repo.ListWAL(ctx)
+	complete, partial, stored, err := r.archive(ctx)
 	if err != nil {
 		return position{}, err
 	}
@@ -309,7 +331,7 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 		return position{}, err
 	}
 	r.storer.addAll(complete)
-	at, ok, err := resumeAt(append(listing.Segments, complete...), partial, size)
+	at, ok, err := resumeAt(append(stored, complete...), partial, size)
 	if err != nil {
 		return position{}, err
 	}
@@ -329,6 +351,16 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 		lsn = slot.Restart
 	}
 	return position{h.At(lsn), size.Start(lsn)}, nil
+}
+
+// archive lists what is here. Segments move from the receive directory to the
+// store meanwhile: looked at in this order, none is missed.
+func (r *Receiver) archive(ctx context.Context) (complete, partial, stored []string, err error) {
+	if complete, partial, err = r.Repo.Received(); err != nil {
+		return nil, nil, nil, err
+	}
+	listing, err := r.Repo.ListWAL(ctx)
+	return complete, partial, listing.Segments, err
 }
 
 // dropAhead removes partial segments of the timeline of at that begin after it.

@@ -31,6 +31,7 @@ type seen struct {
 	slot    string
 	flushed pg.LSN
 	stored  pg.LSN
+	shipped pg.LSN
 	conns   int
 	last    error
 }
@@ -55,11 +56,12 @@ func (r *record) Queued(int)                                           {}
 func (r *record) Stored(_ pg.Timeline, end pg.LSN, _ int64) {
 	r.set(func() { r.stored = max(r.stored, end) })
 }
-func (r *record) Slot(state string, _ uint64) { r.set(func() { r.slot = state }) }
-func (r *record) Waiting(time.Time)           {}
-func (r *record) Archive(int, int64)          {}
-func (r *record) Failed(err error)            { r.set(func() { r.last = err }) }
-func (r *record) Disconnected(err error)      { r.set(func() { r.last = err }) }
+func (r *record) Slot(state string, _ uint64)       { r.set(func() { r.slot = state }) }
+func (r *record) Waiting(time.Time)                 {}
+func (r *record) Shipped(_ pg.Timeline, end pg.LSN) { r.set(func() { r.shipped = end }) }
+func (r *record) Archive(int, int64)                {}
+func (r *record) Failed(err error)                  { r.set(func() { r.last = err }) }
+func (r *record) Disconnected(err error)            { r.set(func() { r.last = err }) }
 
 func (r *record) snapshot() seen {
 	r.mu.Lock()

@@ -158,6 +158,7 @@ func (s *storer) store(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	s.r.shipper.stored()
 	s.r.Monitor.Stored(tli, lsn+pg.LSN(size), stored)
 	s.r.Log.Debug("stored WAL segment", "segment", name, "bytes", stored, "elapsed", time.Since(start))
 	return nil

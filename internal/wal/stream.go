@@ -21,6 +21,7 @@ import (
 // fdatasync is covered by the next.
 type stream struct {
 	r        *Receiver
+	src      source
 	conn     *pgrepl.Conn
 	size     pg.SegmentSize
 	interval time.Duration // between status reports
@@ -42,7 +43,7 @@ func (s *stream) run(parent context.Context, at position) (*pgrepl.EndOfTimeline
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	var err error
-	if s.wal, err = s.conn.StartReplication(ctx, s.r.Slot, at.tli, at.lsn); err != nil {
+	if s.wal, err = s.conn.StartReplication(ctx, s.src.slot, at.tli, at.lsn); err != nil {
 		return nil, s.startError(at, err)
 	}
 	s.tli, s.now = at.tli, make(chan struct{}, 1)
@@ -72,7 +73,7 @@ func firstError(a, b error) error {
 // startError explains a refusal of the server.
 func (s *stream) startError(at position, err error) error {
 	// An invalidated slot is refused before the WAL is looked for.
-	invalid := pgrepl.Code(err) == pgrepl.CodeNotInState && s.r.Slot != ""
+	invalid := pgrepl.Code(err) == pgrepl.CodeNotInState && s.src.slot != ""
 	if pgrepl.Code(err) == pgrepl.CodeUndefinedFile || invalid {
 		return &RemovedError{Server: s.r.Params.Server, Timeline: at.tli, Need: at.lsn, Have: s.slot.Restart, Err: err}
 	}
@@ -90,7 +91,7 @@ func (s *stream) end(parent context.Context, err error) (*pgrepl.EndOfTimelineEr
 		written, _ := s.journal.positions()
 		err = &RemovedError{Server: s.r.Params.Server, Timeline: s.tli, Need: written, Have: s.slot.Restart, Err: err}
 	}
-	if parent.Err() != nil {
+	if parent.Err() != nil || errors.Is(err, errReached) {
 		s.wal.Finish()
 	}
 	return nil, errors.Join(err, cerr)
@@ -140,7 +141,7 @@ func (s *stream) receive(ctx context.Context) error {
 
 func (s *stream) begin() {
 	start, _ := s.journal.positions()
-	s.r.Log.Info("streaming WAL", "timeline", s.tli, "lsn", start, "slot", s.r.Slot)
+	s.r.Log.Info("streaming WAL", "timeline", s.tli, "lsn", start, "slot", s.src.slot)
 	s.r.Monitor.Streaming(s.tli, start)
 }
 
@@ -165,6 +166,10 @@ func (s *stream) take(ctx context.Context, msg pgrepl.Message, now time.Time) er
 	}
 	written, _ := s.journal.positions()
 	s.r.Monitor.Received(s.tli, written, s.server, int(written-before), now)
+	s.r.age(s.size, before, written, now)
+	if s.src.until != 0 && written >= s.src.until {
+		return errReached
+	}
 	if msg.ReplyNow {
 		if err := s.report(false); err != nil {
 			return err

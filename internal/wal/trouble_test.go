@@ -1,9 +1,12 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,9 +22,10 @@ import (
 
 func TestPastMovesOverRecordedHoles(t *testing.T) {
 	holes := []repo.Hole{
-		{Timeline: 1, From: 0x3000100, To: 0x5000000},
-		{Timeline: 1, From: 0x5000000, To: 0x6000000},
-		{Timeline: 2, From: 0x8000000, To: 0x9000000},
+		{Timeline: 1, From: 0x3000100, To: 0x5000000, Cause: repo.CauseRemoved},
+		{Timeline: 1, From: 0x5000000, To: 0x6000000, Cause: repo.CauseSlotLost},
+		{Timeline: 1, From: 0xA000000, To: 0xB000000, Cause: repo.CauseMissing},
+		{Timeline: 2, From: 0x8000000, To: 0x9000000, Cause: repo.CauseRemoved},
 	}
 	for _, tt := range []struct{ at, want position }{
 		{position{1, 0x2000000}, position{1, 0x2000000}},
@@ -29,6 +33,7 @@ func TestPastMovesOverRecordedHoles(t *testing.T) {
 		{position{1, 0x6000000}, position{1, 0x6000000}},
 		{position{1, 0x8000000}, position{1, 0x8000000}}, // a hole of another timeline
 		{position{2, 0x8000000}, position{2, 0x9000000}},
+		{position{1, 0xA000000}, position{1, 0xA000000}}, // the server may still have it
 	} {
 		if got := past(tt.at, holes, 16*mib); got != tt.want {
 			t.Errorf("past(%+v) = %+v, want %+v", tt.at, got, tt.want)
@@ -89,6 +94,41 @@ func TestReceiverRecordsAHoleAndGoesOn(t *testing.T) {
 			t.Errorf("after a restart there are %d holes, %v", len(again), err)
 		}
 	})
+}
+
+// The primary has removed WAL that its standby still has: the receiver takes it
+// from there, and there is no hole.
+func TestReceiverFillsFromAnotherMember(t *testing.T) {
+	a := smallServer(t, pgtest.Newest(t))
+	b := a.Standby(t, "standby")
+	b.Exec(t, "ALTER SYSTEM SET wal_keep_size = '512MB'")
+	b.Exec(t, "SELECT pg_reload_conf()")
+	p := params(a)
+	p.Others, p.Target = []pgrepl.Address{{Host: b.Host, Port: b.Port}}, pgrepl.Primary
+	r := newRepo(t)
+	rc := func() *Receiver {
+		return &Receiver{Params: p, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, PassHoles: true, Codec: container.Zstd, Level: 3}
+	}
+	m, stop := run(t, rc())
+	m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 })
+	stop()
+	loseWAL(t, a)
+	b.CatchUp(t, a)
+	a.WaitFor(t, "(SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'pgmoneta') = 'lost'")
+	end := lsn(t, a)
+	m, stop = run(t, rc())
+	m.wait(t, "all WAL", func(m seen) bool { return m.flushed >= end && m.slot == "reserved" })
+	a.Exec(t, "SELECT pg_switch_wal()")
+	end = lsn(t, a)
+	m.wait(t, "the last segment", func(m seen) bool { return m.stored >= pg.SegmentSize(mib).Start(end) })
+	stop()
+	if holes, err := r.Holes(context.Background()); err != nil || len(holes) != 0 {
+		t.Errorf("holes %v, %v", holes, err)
+	}
+	checkContinuous(t, r, mib)
+	if n := compareWithServer(t, r, b); n < 20 {
+		t.Errorf("only %d segments compared with the standby's", n)
+	}
 }
 
 func TestReceiverStopsAtAHoleWhenToldTo(t *testing.T) {
@@ -202,4 +242,51 @@ func TestReceiverOutlivesDiskTrouble(t *testing.T) {
 			checkContinuous(t, r, mib)
 		})
 	}
+}
+
+// Every stored segment and history arrives in the other directory, plain and
+// whole. While that directory cannot be used WAL is received and stored as ever.
+func TestShippingCopiesSegmentsAndNeverDelaysReceiving(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}})
+	r := newRepo(t)
+	to := t.TempDir()
+	block := filepath.Join(to, "primary") // a file where a directory is wanted
+	if err := os.WriteFile(block, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, stop := run(t, &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3, ShipTo: to})
+	s.Exec(t, "CREATE TABLE bulk AS SELECT i, md5(i::text) FROM generate_series(1, 30000) i")
+	s.Exec(t, "SELECT pg_switch_wal()")
+	end := lsn(t, s)
+	m.wait(t, "the last segment to be stored", func(m seen) bool { return m.stored >= pg.SegmentSize(mib).Start(end) })
+	if err := os.Remove(block); err != nil {
+		t.Fatal(err)
+	}
+	m.wait(t, "the last segment to be shipped", func(m seen) bool { return m.shipped >= pg.SegmentSize(mib).Start(end) })
+	stop()
+	listing, err := r.ListWAL(context.Background())
+	if err != nil || len(listing.Segments) < 2 {
+		t.Fatalf("%v, %v", listing, err)
+	}
+	for _, name := range listing.Segments {
+		want, err := os.ReadFile(filepath.Join(s.DataDir, "pg_wal", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "primary", "wal", name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("shipped %s differs from the server's, %v", name, err)
+		}
+	}
+}
+
+// On a server with hardly any load a segment would take days to fill; with
+// MaxAge it is ended, and stored, soon.
+func TestMaxAgeEndsASegmentOfAQuietServer(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{})
+	s.Exec(t, "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO "+pgtest.ReplUser)
+	r := newRepo(t)
+	m, _ := run(t, &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3, MaxAge: time.Second})
+	s.Exec(t, "CREATE TABLE quiet (i int)")
+	end := lsn(t, s)
+	m.wait(t, "the segment to be stored", func(m seen) bool { return m.stored > end })
 }

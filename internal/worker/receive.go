@@ -23,7 +23,8 @@ func (w *worker) receive(ctx context.Context) error {
 	defer stop()
 	r := &wal.Receiver{
 		Params: w.Params(), Repo: w.repo, FS: durable.OS{}, Slot: w.Slot, CreateSlot: w.CreateSlot,
-		Codec: w.Codec, Level: w.Level, FlushInterval: w.WALFlushInterval, Always: w.WALAlways,
+		Codec: w.Codec, Level: w.Level, FlushInterval: w.WALFlushInterval, Always: w.WALAlways, MaxAge: w.WALMaxAge,
+		ShipTo:    w.ShipTo,
 		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
 	return r.Run(ctx)
@@ -162,6 +163,8 @@ func (m *monitor) Stored(_ pg.Timeline, end pg.LSN, bytes int64) {
 	m.slot.WALFiles.Add(1)
 	m.slot.WALBytes.Add(uint64(bytes))
 }
+
+func (m *monitor) Shipped(_ pg.Timeline, end pg.LSN) { m.slot.ShippedLSN.Store(uint64(end)) }
 
 func (m *monitor) Archive(segments int, bytes int64) {
 	m.slot.WALFiles.Store(uint64(segments))
