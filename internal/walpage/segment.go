@@ -114,7 +114,8 @@ func (c *checker) run() error {
 func (c *checker) fill(b []byte) error {
 	n, err := io.ReadFull(c.r, b)
 	c.read += int64(n)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	// The end of r is meant, not damage on the way to it, which may wrap the same.
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return &LengthError{Have: c.read, Want: c.want.Bytes}
 	}
 	if err != nil {
@@ -132,7 +133,7 @@ func (c *checker) end() error {
 	switch {
 	case n > 0:
 		return &LengthError{Have: c.read + 1, Want: c.want.Bytes}
-	case !errors.Is(err, io.EOF):
+	case err != io.EOF:
 		return fmt.Errorf("read past the last page: %w", err)
 	}
 	return nil

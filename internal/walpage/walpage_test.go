@@ -130,11 +130,15 @@ func TestCheckSegmentWantsAllOfIt(t *testing.T) {
 }
 
 func TestCheckSegmentPassesErrorsOfTheReaderOn(t *testing.T) {
-	broken := errors.New("broken")
-	for _, n := range []int64{0, 5000, 3 * block, mib} {
-		r := io.MultiReader(io.LimitReader(bytes.NewReader(segment(128)), n), iotest.ErrReader(broken))
-		if err := CheckSegment(r, want()); !errors.Is(err, broken) {
-			t.Errorf("after %d bytes: %v", n, err)
+	// A decoder that meets the end of its input too early has not met that of the segment.
+	for _, broken := range []error{errors.New("broken"), fmt.Errorf("damaged: %w", io.ErrUnexpectedEOF), fmt.Errorf("damaged: %w", io.EOF)} {
+		for _, n := range []int64{0, 5000, 3 * block, mib} {
+			r := io.MultiReader(io.LimitReader(bytes.NewReader(segment(128)), n), iotest.ErrReader(broken))
+			err := CheckSegment(r, want())
+			var length *LengthError
+			if !errors.Is(err, broken) || errors.As(err, &length) {
+				t.Errorf("%v after %d bytes: %v", broken, n, err)
+			}
 		}
 	}
 }
