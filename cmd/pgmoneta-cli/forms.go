@@ -62,6 +62,7 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
+		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
 		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
 	}
@@ -126,6 +127,10 @@ func mode(c call) mgmt.Document {
 
 func progress(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Command": c.word(1)}
+}
+
+func walCheck(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Quick": c.options.Has("--quick")}
 }
 
 func s3List(c call) mgmt.Document {

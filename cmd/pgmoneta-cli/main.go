@@ -64,6 +64,8 @@ func options() []console.Option {
 		{Short: "-?", Long: "--help"},
 		{Long: "--cascade"},
 		{Long: "--force"},
+		{Long: "--quick"},
+		{Long: "--offline"},
 	}
 }
 
@@ -106,12 +108,15 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		p.print(err.help)
 		return exitUsage
 	}
+	c := call{form: form, words: words, options: parsed}
+	if parsed.Has("--offline") {
+		return p.offline(ctx, c)
+	}
 	conn, fail := p.locate(parsed)
 	if fail != nil {
 		p.complain(fail.Error())
 		return exitUsage
 	}
-	c := call{form: form, words: words, options: parsed}
 	doc, status := p.send(ctx, conn, c)
 	if status != exitOK {
 		return status

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 )
 
@@ -34,6 +35,8 @@ func (d *fakeDaemon) Handle(_ context.Context, req *mgmt.Request) (mgmt.Response
 		}, nil
 	case mgmt.ConfSet:
 		return confSetResponse(req)
+	case mgmt.WALCheck:
+		return walCheckResponse(req)
 	}
 	switch req.Server() {
 	case "slow":
@@ -44,6 +47,18 @@ func (d *fakeDaemon) Handle(_ context.Context, req *mgmt.Request) (mgmt.Response
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupActive, Workflow: "Backup"} // as 0.22, without a reason
 	}
 	return mgmt.Response{}, nil
+}
+
+// walCheckResponse finds a hole in the WAL of server "holes".
+func walCheckResponse(req *mgmt.Request) (mgmt.Response, error) {
+	r := &job.WALReport{Deep: !req.Args.Bool("Quick"), SegmentSize: 16 << 20, Segments: 7, Partial: 1, Stored: 1 << 20,
+		Ranges: []job.WALRange{{Timeline: 1, From: 0x3000000, To: 0xA0000D8, Segments: 8}}}
+	if req.Server() == "holes" {
+		r.Total, r.Holes, r.New = 1, 1, 1
+		r.Findings = []job.WALFinding{{Kind: "missing", Timeline: 1, From: 0xA000000, To: 0xC000000, Segment: "00000001000000000000000A",
+			Message: "2 WAL segments are missing", Text: "missing: timeline 1 from 0/A000000 to 0/C000000: 2 WAL segments are missing", Recorded: true}}
+	}
+	return mgmt.AnswerWALCheck(req.Server(), r)
 }
 
 func confSetResponse(req *mgmt.Request) (mgmt.Response, error) {
@@ -102,6 +117,8 @@ func TestScripts(t *testing.T) {
 			writeFile(t, filepath.Join(dir, "json.conf"), "unix_socket_dir = "+dir+"\noutput = json\nencryption = aes256\n")
 			writeFile(t, filepath.Join(dir, "away.conf"), "unix_socket_dir = "+dir+"/away\n")
 			writeFile(t, filepath.Join(dir, "remote.conf"), "host = db1\nport = 5002\n")
+			writeFile(t, filepath.Join(dir, "daemon.conf"), "[pgmoneta]\nhost = localhost\nbase_dir = "+dir+"/base\nunix_socket_dir = "+dir+
+				"\n\n[primary]\nhost = localhost\nport = 5432\nuser = repl\nwal_slot = repl\n")
 
 			want, err := os.ReadFile(path)
 			if err != nil {
@@ -206,6 +223,8 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"conf set log_level debug", `23 {"ConfigKey":"log_level","ConfigValue":"debug"}`},
 		{"mode primary offline", `24 {"Action":"offline","Server":"primary"}`},
 		{"progress primary backup", `25 {"Command":"backup","Server":"primary"}`},
+		{"wal check primary", `300 {"Quick":false,"Server":"primary"}`},
+		{"wal check --quick primary", `300 {"Quick":true,"Server":"primary"}`},
 		{"s3 ls primary", `200 {"Server":"primary"}`},
 		{"s3 ls primary p", `200 {"S3Prefix":"p","Server":"primary"}`},
 		{"s3 restore primary p /tmp", `201 {"Directory":"/tmp","Position":null,"S3Prefix":"p","Server":"primary"}`},

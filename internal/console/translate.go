@@ -28,6 +28,8 @@ func translate(doc mgmt.Document) mgmt.Document {
 	case mgmt.Status, mgmt.StatusDetails, mgmt.S3Ls:
 		translateSizes(resp, "TotalSpace", "FreeSpace", "UsedSpace")
 		translateEach(resp, "Servers", translateServer)
+	case mgmt.WALCheck:
+		translateSizes(resp, "SegmentSize", "StoredSize", "ReadSize")
 	case mgmt.ConfGet:
 		translateSettings(resp)
 	}

@@ -68,6 +68,7 @@ func designedWAL() []family {
 		counterPerServer("pgmoneta_wal_receiver_errors_total", "Errors that ended receiving.", func(v *Server) uint64 { return v.WAL.Errors }),
 		perServer(server, "pgmoneta_wal_segments", "Finished WAL segments in the repository.", func(v *Server) float64 { return float64(v.WAL.Segments) }),
 		perServer(server, "pgmoneta_wal_size_bytes", "Bytes of stored WAL.", func(v *Server) float64 { return float64(v.WAL.Bytes) }),
+		perServer(server, "pgmoneta_wal_gaps", "Recorded ranges of WAL that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps) }),
 		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_active", "1 while the replication slot is in use by this daemon.",
 			[]string{server, "slot"}, func(v *Server, emit emit) {
 				if v.WAL.Slot != "" {

@@ -42,7 +42,7 @@ func example() Snapshot {
 					Streaming: true, Slot: "pgm", File: "000000020000000100000015.partial",
 					Written: 0x1_15000060, Flushed: 0x1_15000000, Stored: 0x1_14000000, Server: 0x1_15000080,
 					LagBytes: 0x80, LagSeconds: 0.25, LastReceived: time.Unix(1_800_000_000, 500_000_000),
-					ReceivedBytes: 12345, Restarts: 1, Reconnects: 2, Errors: 3, Segments: 20, Bytes: 26533888,
+					ReceivedBytes: 12345, Restarts: 1, Reconnects: 2, Errors: 3, Segments: 20, Bytes: 26533888, Gaps: 3,
 				},
 				Active:      Active{Backup: true},
 				BackupBytes: 34836480, TotalBytes: 61370368,

@@ -81,6 +81,7 @@ type WAL struct {
 
 	Segments uint64 // finished segments in the repository
 	Bytes    uint64 // their size as stored
+	Gaps     int    // recorded holes
 }
 
 // Active tells which jobs run on a server.

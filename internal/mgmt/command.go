@@ -34,6 +34,9 @@ const (
 	Progress      Command = 25
 	S3Ls          Command = 200
 	S3Restore     Command = 201
+
+	// Those that pgmoneta 0.22 does not know begin at 300.
+	WALCheck Command = 300
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -103,6 +106,8 @@ func (c Command) word() string {
 		return "s3 ls"
 	case S3Restore:
 		return "s3 restore"
+	case WALCheck:
+		return "wal-check"
 	default:
 		return ""
 	}
@@ -179,6 +184,8 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeS3LsNoServer, Other: CodeS3LsOther}
 	case S3Restore:
 		return Codes{NoServer: CodeS3RestoreNoServer, Other: CodeS3RestoreOther}
+	case WALCheck:
+		return Codes{NoServer: CodeWALCheckNoServer, Busy: CodeWALCheckBusy, Other: CodeWALCheckFailed}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

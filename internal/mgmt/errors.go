@@ -199,6 +199,14 @@ const (
 	CodeS3RestoreOther    Code = 3104
 )
 
+// The codes of commands that pgmoneta 0.22 does not know begin at 4000.
+const (
+	CodeWALCheckNoServer Code = 4000
+	CodeWALCheckFailed   Code = 4001 // the archive could not be checked
+	CodeWALCheckFound    Code = 4002 // it was, and is not whole
+	CodeWALCheckBusy     Code = 4003 // a check of this server runs already
+)
+
 // WorkflowMain is the part that answers when no step of a job was reached.
 const WorkflowMain = "main"
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Verify:     h.verify,
 		mgmt.Delete:     h.delete,
 		mgmt.Progress:   h.progress,
+		mgmt.WALCheck:   h.walCheck,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -254,7 +256,11 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.Response, error) {
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
-	for _, j := range h.jobSnapshots() {
+	list := h.jobSnapshots()
+	// A check of WAL runs beside the job that is meant.
+	beside := job.CheckWAL.Number()
+	slices.SortFunc(list, func(a, b shmem.JobSnapshot) int { return isKind(b, beside) - isKind(a, beside) })
+	for _, j := range list {
 		if j.ServerIndex != v.index {
 			continue
 		}
@@ -270,6 +276,13 @@ func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.R
 		}
 	}
 	return resp, nil
+}
+
+func isKind(j shmem.JobSnapshot, kind int) int {
+	if j.Kind == kind {
+		return 1
+	}
+	return 0
 }
 
 // jobSnapshots returns the running jobs.
@@ -330,6 +343,9 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 	if details {
 		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(list)
 		h.walStatus(d, snap)
+		if err := h.holeStatus(ctx, d, v); err != nil {
+			return nil, 0, err
+		}
 	}
 	return d, size, nil
 }
@@ -343,6 +359,12 @@ func (h handler) walStatus(d mgmt.Document, snap shmem.ServerSnapshot) {
 	d["ServerLSN"] = pg.LSN(snap.ServerLSN).String()
 	d["WorkerPID"], d["WorkerRestarts"], d["Reconnects"] = snap.WorkerPID, snap.Restarts, snap.Reconnects
 	d["CurrentSegment"] = snap.CurrentSegment
+	d["SlotState"], d["SlotRetained"] = snap.SlotState, snap.SlotRetained
+	d["ShippedLSN"] = pg.LSN(snap.ShippedLSN).String()
+	d["NextAttempt"] = ""
+	if !snap.Streaming && !snap.NextAttempt.IsZero() {
+		d["NextAttempt"] = snap.NextAttempt.UTC().Format(time.RFC3339)
+	}
 	d["LastError"] = ""
 	if !snap.Streaming {
 		d["LastError"] = firstText(snap.LastError, snap.LastExit)

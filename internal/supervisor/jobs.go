@@ -31,16 +31,19 @@ func (e *busyError) Error() string {
 }
 
 // runJob runs one job to its end in a process of its own. Only the end of the
-// supervisor cancels it.
+// supervisor cancels it. A server has one job at a time, and one check of its WAL
+// beside that.
 func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	if !v.busy.CompareAndSwap(nil, &kind) {
-		other := job.Kind("job")
-		if k := v.busy.Load(); k != nil {
-			other = *k
+	if kind != job.CheckWAL {
+		if !v.busy.CompareAndSwap(nil, &kind) {
+			other := job.Kind("job")
+			if k := v.busy.Load(); k != nil {
+				other = *k
+			}
+			return job.Result{}, &busyError{server: v.name, kind: other}
 		}
-		return job.Result{}, &busyError{server: v.name, kind: other}
+		defer v.busy.Store(nil)
 	}
-	defer v.busy.Store(nil)
 	start, err := s.start(v, kind)
 	if err != nil {
 		return job.Result{}, err
@@ -107,6 +110,11 @@ func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) 
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		return 0, nil, context.Cause(s.ctx)
+	}
+	for _, r := range s.jobs {
+		if r.server == v && r.kind == kind {
+			return 0, nil, &busyError{server: v.name, kind: kind}
+		}
 	}
 	for i := range s.Segment.Jobs() {
 		if s.jobs[i] != nil {

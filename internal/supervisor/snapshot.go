@@ -48,6 +48,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server 
 		Name: v.name, Online: snap.Streaming, Primary: snap.Primary, Valid: snap.ServerVersion != 0,
 		Checksums: snap.Checksums, Timeline: uint32(snap.Timeline), WAL: walSnapshot(snap),
 	}
+	m.WAL.Gaps = s.holes.of(v.name)
 	if sc, ok := c.Server(v.name); ok {
 		m.Workers, m.Retention = c.Workers(sc), metricsRetention(c.Retention(sc))
 		m.WAL.Slot = sc.WALSlot

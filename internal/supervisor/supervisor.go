@@ -7,7 +7,7 @@
 // Each server has one WAL worker. One that ends without being asked is started
 // again after 0.5 to 1 s, then later and later, up to a minute; what happens to
 // it touches no other server. Each running job is a process of its own; at most
-// one runs per server.
+// one runs per server, and a check of its WAL beside that.
 //
 // [Supervisor.Run] returns after everything it started has ended: first no more
 // requests are accepted, then jobs are cancelled, then WAL workers flush and stop.
@@ -80,6 +80,7 @@ type Supervisor struct {
 	mu   sync.Mutex
 	jobs map[int]*running // by job slot
 
+	holes     holeBoard
 	listeners listeners
 }
 
@@ -148,7 +149,6 @@ func without(c *config.Config) []string {
 	note(c.Main.Compression.Server, "the server side of compression (the data is compressed here)")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
-		note(s.WALShipping != "", s.Name+".wal_shipping")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
 		note(len(s.Extra) > 0, s.Name+".extra")
 	}
@@ -181,6 +181,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 	for _, sv := range s.servers {
 		workers.Go(func() { s.keepReceiving(receiving, sv) })
 		watchers.Go(func() { sv.refresh(s.ctx) })
+		watchers.Go(func() { s.watchHoles(s.ctx, sv) })
 	}
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.mendGaps(s.ctx) })

@@ -53,8 +53,11 @@ func failure(err error) *job.Failure {
 // lockPatience covers the moment in which a starting WAL worker sweeps.
 const lockPatience = 5 * time.Second
 
-// locked does the job while holding the repository's lock.
+// locked does the job while holding the repository's lock, if it needs that.
 func (w *worker) locked(ctx context.Context) (job.Result, error) {
+	if w.Kind == job.CheckWAL {
+		return w.checkWAL(ctx)
+	}
 	lock, err := w.lock(ctx)
 	if err != nil {
 		return job.Result{}, fmt.Errorf("server %q: %w", w.Server, err)

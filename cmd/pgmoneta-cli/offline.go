@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/version"
+	"github.com/pgmoneta/pgmoneta-go/internal/walcheck"
+)
+
+// offline does a command without a daemon. It needs the daemon's configuration and
+// the right to read its repository, in which it changes nothing.
+func (p *program) offline(ctx context.Context, c call) int {
+	if c.form.command != mgmt.WALCheck {
+		p.complain(fmt.Sprintf("--offline is for wal check, %s needs the daemon", c.form.name()))
+		return exitUsage
+	}
+	conf, format, err := p.daemonConfig(c.options)
+	if err != nil {
+		p.complain(err.Error())
+		return exitUsage
+	}
+	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
+	doc := mgmt.Local(ctx, inspector{conf}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	if ctx.Err() != nil {
+		p.complain("interrupted")
+		return exitInterrupted
+	}
+	return p.show(doc, format, c)
+}
+
+// daemonConfig reads the daemon's configuration.
+func (p *program) daemonConfig(o *console.Args) (*config.Config, console.Format, error) {
+	path := o.Value("--config")
+	if path == "" {
+		dir := config.DefaultDir
+		if d, ok := p.env(config.DirectoryVariable); ok && d != "" {
+			dir = d
+		}
+		path = filepath.Join(dir, config.ConfigName)
+	}
+	conf, err := config.Load(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	format := console.Text
+	if o.Has("--format") {
+		format, err = console.ParseFormat(o.Value("--format"))
+	}
+	return conf, format, err
+}
+
+// An inspector answers requests from what lies on the disk.
+type inspector struct{ conf *config.Config }
+
+// Handle implements [mgmt.Handler].
+func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+	codes := req.Command.Codes()
+	if _, ok := i.conf.Server(req.Server()); !ok {
+		return nil, &mgmt.Error{Code: codes.NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
+	}
+	r, err := i.repository(req.Server())
+	if err != nil {
+		return nil, &mgmt.Error{Code: codes.Other, Workflow: "wal check", Err: err}
+	}
+	report, err := walcheck.Check(ctx, r, walcheck.Options{Deep: !req.Args.Bool("Quick")})
+	if err != nil {
+		return nil, &mgmt.Error{Code: codes.Other, Workflow: "wal check", Err: err}
+	}
+	resp, err := mgmt.AnswerWALCheck(r.Server(), report.Result())
+	if resp != nil {
+		resp["Server"] = r.Server()
+	}
+	return resp, err
+}
+
+// repository opens a repository, which must exist.
+func (i inspector) repository(server string) (*repo.Repository, error) {
+	dir := filepath.Join(i.conf.Main.BaseDir, server)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("server %q has no repository: %s does not exist", server, dir)
+	} else if err != nil {
+		return nil, err
+	}
+	return repo.Open(durable.OS{}, i.conf.Main.BaseDir, server)
+}
