@@ -10,8 +10,9 @@
 //	pack/<label>/<n>                frames of file data, about 64 MiB each
 //	wal/<timeline>/<segment>        one finished WAL segment
 //	wal/<timeline>.history          timeline history, as the server sent it
+//	hole/<timeline>/<from>-<to>     WAL that is missing, and why
 //
-// All but format and histories are containers (package container). Beside the
+// All but format, histories and holes are containers (package container). Beside the
 // objects, on the local disk only, lie receive/ (segments being streamed),
 // tmp/ (unfinished objects) and lock (taken by the job that changes backups).
 //
