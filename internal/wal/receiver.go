@@ -106,12 +106,13 @@ func (r *Receiver) begin(ctx context.Context) error {
 }
 
 // patience is the longest delay between two attempts. Where there are several
-// hosts one of them is being promoted: its first seconds count.
+// hosts one of them is being promoted: its first seconds count. One host may
+// stand for several too, as a proxy in front of a cluster does.
 func (r *Receiver) patience() time.Duration {
 	if len(r.Params.Others) > 0 {
 		return 3 * time.Second
 	}
-	return time.Minute
+	return 10 * time.Second
 }
 
 // reconnect runs sessions until ctx ends.
@@ -137,8 +138,13 @@ func (r *Receiver) reconnect(ctx context.Context) {
 			r.Log.Error("WAL stream ended, will connect again", "err", err)
 			last = text
 		}
-		if time.Since(started) > time.Minute {
-			backoff, last = newBackoff(r.patience()), ""
+		lasted := time.Since(started)
+		if lasted > time.Minute {
+			last = ""
+		}
+		// A session that worked for a while makes what ended it a new failure.
+		if lasted > r.patience() {
+			backoff = newBackoff(r.patience())
 		}
 		delay := backoff.delay()
 		r.Monitor.Waiting(time.Now().Add(delay))

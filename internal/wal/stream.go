@@ -30,6 +30,7 @@ type stream struct {
 	journal *journal
 	wal     *pgrepl.WALStream
 	tli     pg.Timeline
+	start   pg.LSN        // where this stream began
 	server  pg.LSN        // the server's position, as far as it told
 	now     chan struct{} // holds one token when a flush is wanted at once
 
@@ -46,7 +47,7 @@ func (s *stream) run(parent context.Context, at position) (*pgrepl.EndOfTimeline
 	if s.wal, err = s.conn.StartReplication(ctx, s.src.slot, at.tli, at.lsn); err != nil {
 		return nil, s.startError(at, err)
 	}
-	s.tli, s.now = at.tli, make(chan struct{}, 1)
+	s.tli, s.start, s.now = at.tli, at.lsn, make(chan struct{}, 1)
 	s.journal = newJournal(s.r.FS, s.r.Repo.ReceiveDir(), s.size, at.tli, at.lsn, s.r.storer.add)
 	received := make(chan struct{}) // closed when nothing more will be written
 	flushed := make(chan error, 1)
@@ -246,5 +247,17 @@ func (s *stream) flush() error {
 // the server hears from us however slow that is.
 func (s *stream) report(reply bool) error {
 	written, flushed := s.journal.positions()
-	return s.wal.SendStatus(pgrepl.Status{Written: written, Flushed: flushed, Reply: reply})
+	return s.wal.SendStatus(pgrepl.Status{Written: written, Flushed: acknowledged(s.slot, s.start, flushed), Reply: reply})
+}
+
+// acknowledged returns the flushed position to report, 0 for none.
+//
+// PostgreSQL 14 to 17 begin to stream for a slot that has lost its WAL and look
+// for the WAL later. A position reported in between would be taken as the
+// slot's: it would look as if it still reserved what is gone.
+func acknowledged(slot pgrepl.Slot, start, flushed pg.LSN) pg.LSN {
+	if slot.Exists && slot.Restart == 0 && flushed <= start {
+		return 0
+	}
+	return flushed
 }
