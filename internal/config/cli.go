@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/logging"
 )
@@ -46,8 +47,8 @@ func DefaultCLI() CLI {
 
 func emptyCLI() CLI { return CLI{LogLevel: logging.LevelInfo, LogMode: LogAppend} }
 
-// ParseCLI reads a configuration of pgmoneta-cli. Section headers and unknown keys are skipped and the last value of a key counts, so that
-// the file may be a pgmoneta.conf. Bad values and malformed lines are reported together as [Errors].
+// ParseCLI reads a configuration of pgmoneta-cli. Section headers and unknown keys are skipped and the last value of a key counts. The
+// file may be a pgmoneta.conf: of one with a section [pgmoneta] only that section is read. Bad values and malformed lines are reported together as [Errors].
 func ParseCLI(path string) (*CLI, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -60,7 +61,14 @@ func ParseCLI(path string) (*CLI, error) {
 func ParseCLIBytes(name string, data []byte, env func(string) (string, bool)) (*CLI, error) {
 	cli := emptyCLI()
 	var errs Errors
+	daemon, ours := isDaemonFile(data), true
 	for number, raw := range lines(data) {
+		if header := strings.TrimSpace(raw); strings.HasPrefix(header, "[") {
+			ours = !daemon || strings.HasPrefix(header, "["+MainSection+"]")
+		}
+		if !ours {
+			continue // a server's host and port are not the daemon's
+		}
 		if p := cli.line(raw, env); p.Message != "" {
 			p.File, p.Line = name, number
 			errs = append(errs, p)
@@ -70,6 +78,17 @@ func ParseCLIBytes(name string, data []byte, env func(string) (string, bool)) (*
 		return nil, errs
 	}
 	return &cli, nil
+}
+
+// isDaemonFile reports whether data is a pgmoneta.conf, of which only the main
+// section counts here.
+func isDaemonFile(data []byte) bool {
+	for _, raw := range lines(data) {
+		if strings.HasPrefix(strings.TrimSpace(raw), "["+MainSection+"]") {
+			return true
+		}
+	}
+	return false
 }
 
 // line reads one line and returns a Problem without a message when it is good.

@@ -448,3 +448,13 @@ func FuzzParse(f *testing.F) {
 		_, _ = ParseCLIBytes("fuzz", data, testEnv)
 	})
 }
+
+// The hosts and ports of a server are not where the daemon listens.
+func TestCLIReadsOnlyTheMainSectionOfADaemonFile(t *testing.T) {
+	t.Parallel()
+	text := "[primary]\nhost = a,b\nport = 5432,5433\n[pgmoneta]\nunix_socket_dir = /run/pgmoneta\nhost = *\n"
+	c, err := ParseCLIBytes("pgmoneta.conf", []byte(text), func(string) (string, bool) { return "", false })
+	if err != nil || c.UnixSocketDir != "/run/pgmoneta" || c.Port != 0 || c.Host != "*" {
+		t.Errorf("ParseCLIBytes = %+v, %v", c, err)
+	}
+}

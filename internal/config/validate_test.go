@@ -153,12 +153,13 @@ func TestWithChangesACopy(t *testing.T) {
 
 func TestCLIFileMayBeADaemonFile(t *testing.T) {
 	t.Parallel()
-	cli, err := ParseCLIBytes("cli.conf", []byte(sample+"unix_socket_dir = /run\nport = -1\noutput = JSON\ncompression = gz\nencryption = aes192-gcm\n"), testEnv)
+	cli, err := ParseCLIBytes("cli.conf", []byte("unix_socket_dir = /run\nport = -1\noutput = JSON\n"+sample), testEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := CLI{Host: "10.0.0.2", UnixSocketDir: "/run", LogType: LogFile, LogLevel: cli.LogLevel, LogPath: "/tmp/pg$moneta #1.log", LogMode: LogAppend,
-		Output: OutputJSON, Compression: Gzip, Encryption: AES192}
+	// The sections of servers in the sample are passed over.
+	want := CLI{Host: "*", UnixSocketDir: "/tmp/", LogType: LogFile, LogLevel: cli.LogLevel, LogPath: "/tmp/pg$moneta #1.log", LogMode: LogAppend,
+		Output: OutputJSON, Compression: LZ4, Encryption: AES256}
 	if *cli != want {
 		t.Errorf("got %+v, want %+v", *cli, want)
 	}
