@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -90,9 +91,10 @@ func TestManySegmentsKeepTheWorkerSmall(t *testing.T) {
 			early = usageOf(t, pid)
 		}
 	}
-	waitFor(t, time.Minute, "all segments to be stored", func() error {
-		if st := d.status(t, "primary"); st["StoredLSN"] != st["ServerLSN"] && st["StoreQueue"] != nil {
-			return fmt.Errorf("stored %v of %v", st["StoredLSN"], st["ServerLSN"])
+	end := lsn(t, s.QueryString(t, "SELECT pg_current_wal_flush_lsn()"))
+	waitFor(t, time.Minute, "all WAL to be flushed", func() error {
+		if flushed := lsn(t, d.status(t, "primary")["FlushedLSN"].(string)); flushed < end {
+			return fmt.Errorf("flushed to %s of %s", flushed, end)
 		}
 		return nil
 	})
@@ -105,6 +107,15 @@ func TestManySegmentsKeepTheWorkerSmall(t *testing.T) {
 	if n := copy.QueryString(t, "SELECT count(*) FROM marker"); n != strconv.Itoa(switches) {
 		t.Errorf("%s of %d rows are in the restored server", n, switches)
 	}
+}
+
+func lsn(t *testing.T, text string) pg.LSN {
+	t.Helper()
+	l, err := pg.ParseLSN(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 type usage struct {
