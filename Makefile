@@ -17,7 +17,7 @@ exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 postgres := test/install/postgres.sh
 export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build tools test test-all test-race bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race test-ha bench fuzz lint install demo demo-stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,12 @@ test-all: tools ## run all tests, long ones too, against PostgreSQL 14 to 18; th
 test-race: tools ## run all tests under the race detector against PostgreSQL 15 and 17; needs gcc
 	$(postgres) 15 17
 	CGO_ENABLED=1 PGMONETA_TEST_PG="15 17" go test -race -count=1 -timeout 40m ./...
+
+test-ha: ## follow a cluster of Patroni, etcd and HAProxy through kill, switchover and network cut; as root in namespaces of its own
+	$(postgres) 17
+	test/install/ha.sh
+	go vet -tags ha ./test/ha
+	PGMONETA_TEST_PG=17 go test -tags ha -count=1 -v -timeout 10m ./test/ha
 
 tools:
 	@$(postgres) --tools
