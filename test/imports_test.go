@@ -62,6 +62,7 @@ func places() map[string]place {
 		"internal/wal":      {row: 3, rows: below3},
 		"internal/verify":   {row: 3, rows: below3},
 		"internal/walcheck": {row: 3, rows: below3},
+		"internal/walfile":  {row: 3, rows: below3},
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
@@ -82,6 +83,7 @@ func places() map[string]place {
 		"cmd/pgmoneta":       {row: 8, rows: []int{0, 1, 2, 3, 4, 5, 6, 7}},
 		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/walcheck"}}, // wal check --offline
 		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}},
+		"cmd/pgmoneta-wal":   {row: 8, rows: []int{0, 1, 3}},
 
 		// Not part of any program.
 		"test/pgtest": {row: 9},

@@ -1,0 +1,24 @@
+// Command pgmoneta-wal is the restore_command and archive_command of PostgreSQL
+// for an archive of pgmoneta. It works on the repository's files and needs no
+// daemon.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	// PostgreSQL ends its commands with these signals. What an interrupted run
+	// leaves is found by the next one, so that there is nothing to do but to go;
+	// only Go's listing of goroutines has no place in the server's log.
+	quit := make(chan os.Signal, 1)
+	signal.Notify(quit, syscall.SIGQUIT)
+	go func() {
+		<-quit
+		os.Exit(128 + int(syscall.SIGQUIT))
+	}()
+	p := program{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, spawn: spawn}
+	os.Exit(p.run(os.Args[1:]))
+}
