@@ -44,6 +44,25 @@ func TestResumeAtFirstIncompleteSegment(t *testing.T) {
 	}
 }
 
+func TestFirstGapIsNotSkipped(t *testing.T) {
+	stored := []string{"000000010000000000000004", "000000010000000000000005", "000000010000000000000008", "000000020000000000000006"}
+	for _, tt := range []struct {
+		name    string
+		restart pg.LSN
+		want    pg.LSN
+	}{
+		{"the slot is unknown", 0, 0x9000000},
+		{"the slot is at the end", 0x9000028, 0x9000000},
+		{"segments 6 and 7 were acknowledged by nobody", 0x5000028, 0x6000000},
+		{"the slot is behind what is stored", 0x4000000, 0x6000000},
+		{"nothing is missing since", 0x8000000, 0x9000000},
+	} {
+		if got := firstGap(position{1, 0x9000000}, tt.restart, stored, 16*mib); got != (position{1, tt.want}) {
+			t.Errorf("%s: firstGap = %+v, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestContinueOnTheServersHistory(t *testing.T) {
 	h := pg.History{Timeline: 3, Ancestors: []pg.Switch{{Timeline: 1, End: 0x3000148}, {Timeline: 2, End: 0x5000000}}}
 	tests := []struct {

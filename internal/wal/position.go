@@ -45,6 +45,26 @@ func resumeAt(complete, partial []string, size pg.SegmentSize) (at position, ok 
 	return at, ok, nil
 }
 
+// firstGap returns the first segment from restart on, on the timeline of at, that
+// is not complete, or at if there is none before it. The slot's restart LSN is
+// the last position that was acknowledged; segments after it that are complete
+// already came another way, from archive_command, and may have left a gap.
+func firstGap(at position, restart pg.LSN, complete []string, size pg.SegmentSize) position {
+	if restart == 0 {
+		return at
+	}
+	have := map[string]bool{}
+	for _, name := range complete {
+		have[name] = true
+	}
+	for lsn := size.Start(restart); lsn < at.lsn; lsn += pg.LSN(size) {
+		if !have[pg.SegmentName(at.tli, lsn, size)] {
+			return position{at.tli, lsn}
+		}
+	}
+	return at
+}
+
 // completeOn reports whether a segment of a timeline is complete.
 func completeOn(complete []string, tli pg.Timeline) bool {
 	prefix := fmt.Sprintf("%08X", uint32(tli))

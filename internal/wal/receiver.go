@@ -346,6 +346,9 @@ func (r *Receiver) position(ctx context.Context, system pgrepl.System, slot pgre
 		if err != nil {
 			return position{}, err
 		}
+		if h.At(slot.Restart) == at.tli {
+			at = firstGap(at, slot.Restart, append(stored, complete...), size)
+		}
 		at = past(at, holes, size)
 		if err := r.dropAhead(at, partial, size); err != nil {
 			return position{}, err
