@@ -83,7 +83,7 @@ func TestManySegmentsKeepTheWorkerSmall(t *testing.T) {
 	d.must(t, "backup", "primary")
 	s.Exec(t, "CREATE TABLE marker (i int)")
 	pid := d.worker(t, "primary")
-	var early, late usage
+	var early usage
 	for i := range switches {
 		s.Exec(t, fmt.Sprintf("INSERT INTO marker VALUES (%d)", i))
 		s.Exec(t, "SELECT pg_switch_wal()")
@@ -98,11 +98,7 @@ func TestManySegmentsKeepTheWorkerSmall(t *testing.T) {
 		}
 		return nil
 	})
-	late = usageOf(t, pid)
-	t.Logf("after a quarter %+v, at the end %+v", early, late)
-	if late.files > early.files+2 || late.peak > early.peak+early.peak/2 {
-		t.Errorf("the worker grew from %+v to %+v", early, late)
-	}
+	stayedFlat(t, pid, early)
 	copy := d.restored(t, s.Major, "primary", "latest")
 	if n := copy.QueryString(t, "SELECT count(*) FROM marker"); n != strconv.Itoa(switches) {
 		t.Errorf("%s of %d rows are in the restored server", n, switches)
@@ -121,6 +117,21 @@ func lsn(t *testing.T, text string) pg.LSN {
 type usage struct {
 	peak  int // KiB, VmHWM
 	files int
+}
+
+// stayedFlat fails the test if a process holds clearly more than early. What it
+// has open for a moment, to store a segment or to look at the server, is closed
+// again within the time given; what leaked is not.
+func stayedFlat(t *testing.T, pid int, early usage) {
+	t.Helper()
+	waitFor(t, 20*time.Second, "the worker to hold no more than before", func() error {
+		late := usageOf(t, pid)
+		if late.files > early.files+2 || late.peak > early.peak+early.peak/2 {
+			return fmt.Errorf("it grew from %+v to %+v", early, late)
+		}
+		return nil
+	})
+	t.Logf("early %+v, at the end %+v", early, usageOf(t, pid))
 }
 
 func usageOf(t *testing.T, pid int) usage {
