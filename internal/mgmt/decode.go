@@ -260,7 +260,7 @@ func (d *decoder) escape(out []byte) ([]byte, error) {
 	}
 }
 
-// unicode reads the four digits of \uXXXX, and a second such escape when the first is half of a pair.
+// unicode reads the four digits after \u, and a second such escape when the first is half of a pair.
 func (d *decoder) unicode(out []byte) ([]byte, error) {
 	r, err := d.hex4()
 	if err != nil {

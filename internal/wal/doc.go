@@ -26,5 +26,8 @@
 // # Not guaranteed
 //
 // A segment may be received twice. WAL that the server removed before it was
-// received is reported as a [*RemovedError], never skipped.
+// received, and that no other member of the cluster has, is lost. It is never
+// skipped in silence: it is a [*RemovedError], and is passed only when
+// [Receiver.PassHoles] allows it and the hole is recorded in the repository
+// before the first byte after it is received.
 package wal
