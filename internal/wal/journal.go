@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -13,6 +14,10 @@ import (
 
 const (
 	partialSuffix = ".partial"
+	// sparePrefix and the size of a segment name a file of zeros that the next
+	// segment is written into; newSuffix one that is being made.
+	sparePrefix = "spare."
+	newSuffix   = ".new"
 	// coalesce is how many received bytes are collected before they are written,
 	// as long as more can be read without waiting.
 	coalesce = 1 << 20
@@ -20,6 +25,10 @@ const (
 	// the receiver waits too.
 	maxFull = 4
 )
+
+func sparePath(dir string, size pg.SegmentSize) string {
+	return filepath.Join(dir, sparePrefix+strconv.FormatInt(int64(size), 10))
+}
 
 // A journal takes the bytes of one timeline in order and makes them durable in
 // segment files of the receive directory.
@@ -138,7 +147,7 @@ func (j *journal) segmentAt(lsn pg.LSN) (*segment, error) {
 	seg.file, err = j.fs.Open(path)
 	created := errors.Is(err, fs.ErrNotExist)
 	if created {
-		seg.file, err = j.fs.Create(path)
+		seg.file, err = j.create(path)
 	}
 	if err != nil {
 		return nil, err
@@ -154,6 +163,18 @@ func (j *journal) segmentAt(lsn pg.LSN) (*segment, error) {
 	j.current = seg
 	j.mu.Unlock()
 	return seg, nil
+}
+
+// create makes the file of a segment, from the spare if there is one.
+func (j *journal) create(path string) (durable.File, error) {
+	err := j.fs.Rename(sparePath(j.dir, j.size), path)
+	if err == nil {
+		return j.fs.Open(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return j.fs.Create(path)
+	}
+	return nil, err
 }
 
 func (j *journal) currentSegment() *segment {

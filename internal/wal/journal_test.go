@@ -91,6 +91,11 @@ func TestContinueOnTheServersHistory(t *testing.T) {
 // Whatever operation the power fails at, every byte up to the last position
 // that flush returned is there afterwards, under a name a restart looks at.
 func TestNoFlushedByteIsLostAtAnyPowerCut(t *testing.T) {
+	t.Run("new files", func(t *testing.T) { cutEverywhere(t, false) })
+	t.Run("first into a spare", func(t *testing.T) { cutEverywhere(t, true) })
+}
+
+func cutEverywhere(t *testing.T, spare bool) {
 	const size = mib
 	rng := rand.New(rand.NewPCG(7, 7))
 	content := make([]byte, 3*size+size/2)
@@ -100,6 +105,11 @@ func TestNoFlushedByteIsLostAtAnyPowerCut(t *testing.T) {
 	const start = pg.LSN(5 * size)
 	for cut := 1; ; cut++ {
 		root := t.TempDir()
+		if spare {
+			if err := os.WriteFile(sparePath(root, size), make([]byte, size), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		fsys, err := durable.NewFault(root, func(op durable.Op) error {
 			if op.N == cut {
 				return durable.ErrPowerCut

@@ -89,6 +89,9 @@ func (r *Receiver) begin(ctx context.Context) error {
 	if err := r.Repo.Engine().Sweep(ctx, repo.OwnerWAL); err != nil {
 		return err
 	}
+	if err := r.dropSpares(); err != nil {
+		return err
+	}
 	listing, err := r.Repo.ListWAL(ctx)
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ import (
 type storer struct {
 	r *Receiver
 
+	background *background
+
 	mu     sync.Mutex
 	queue  []string
 	wake   chan struct{} // holds one token when the queue has grown
@@ -33,7 +35,7 @@ type storer struct {
 // startStorer begins to store; the segments already complete come first.
 func (r *Receiver) startStorer(ctx context.Context, complete []string) *storer {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &storer{r: r, queue: complete, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	s := &storer{r: r, background: startBackground(), queue: complete, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	s.wake <- struct{}{}
 	go s.run(ctx)
 	return s
@@ -72,6 +74,7 @@ func (s *storer) close() {
 
 func (s *storer) run(ctx context.Context) {
 	defer close(s.done)
+	defer s.background.close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,14 +85,20 @@ func (s *storer) run(ctx context.Context) {
 	}
 }
 
-func (s *storer) head() (string, bool) {
+// head returns the segment to store next and the length of the queue.
+func (s *storer) head() (string, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
-		return "", false
+		return "", 0
 	}
-	return s.queue[0], true
+	return s.queue[0], len(s.queue)
 }
+
+// urgent is the length of the queue from which on storing competes with
+// everything else for the processors. Below it takes what the server and the
+// stream leave over, which on a machine that is never idle may be too little.
+const urgent = 4
 
 func (s *storer) pop() {
 	s.mu.Lock()
@@ -102,11 +111,16 @@ func (s *storer) pop() {
 func (s *storer) drain(ctx context.Context) {
 	backoff := newBackoff(time.Minute)
 	for ctx.Err() == nil {
-		name, ok := s.head()
-		if !ok {
+		name, waiting := s.head()
+		if waiting == 0 {
 			return
 		}
-		err := s.store(ctx, name)
+		var err error
+		if waiting < urgent {
+			s.background.do(func() { err = s.store(ctx, name) })
+		} else {
+			err = s.store(ctx, name)
+		}
 		if err == nil {
 			s.pop()
 			backoff = newBackoff(time.Minute)
@@ -151,7 +165,7 @@ func (s *storer) store(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.r.FS.Remove(path); err != nil {
+	if err := s.dispose(path, size); err != nil {
 		return err
 	}
 	tli, lsn, err := pg.ParseSegmentName(name, size)
@@ -162,6 +176,56 @@ func (s *storer) store(ctx context.Context, name string) error {
 	s.r.Monitor.Stored(tli, lsn+pg.LSN(size), stored)
 	s.r.Log.Debug("stored WAL segment", "segment", name, "bytes", stored, "elapsed", time.Since(start))
 	return nil
+}
+
+// dispose removes the received file of a segment that is stored. While commits
+// wait for every flush it makes it the spare of the journal instead: what is
+// written into blocks that have been written before is durable after one write to
+// the disk, and what goes into newly allocated ones only after a second, of the
+// file's metadata.
+func (s *storer) dispose(path string, size pg.SegmentSize) error {
+	dir := s.r.Repo.ReceiveDir()
+	spare := sparePath(dir, size)
+	if _, err := os.Stat(spare); err == nil || !s.r.eager.Load() {
+		return s.r.FS.Remove(path)
+	}
+	if err := s.r.FS.Rename(path, spare+newSuffix); err != nil {
+		return err
+	}
+	// A power cut must not give the old name to the zeros.
+	if err := s.r.FS.SyncDir(dir); err != nil {
+		return err
+	}
+	if err := s.r.zero(spare+newSuffix, size); err != nil {
+		return errors.Join(err, s.r.FS.Remove(spare+newSuffix))
+	}
+	return s.r.FS.Rename(spare+newSuffix, spare)
+}
+
+// zero overwrites a file with zeros, which a segment is expected to end in while
+// it is being filled.
+func (r *Receiver) zero(path string, size pg.SegmentSize) error {
+	f, err := r.FS.Open(path)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, coalesce)
+	for at := int64(0); at < int64(size) && err == nil; at += int64(len(block)) {
+		_, err = f.WriteAt(block[:min(int64(len(block)), int64(size)-at)], at)
+	}
+	if err == nil {
+		err = f.Datasync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// dropSpares removes what an earlier process left.
+func (r *Receiver) dropSpares() error {
+	spares, err := filepath.Glob(filepath.Join(r.Repo.ReceiveDir(), sparePrefix+"*"))
+	for _, path := range spares {
+		err = errors.Join(err, r.FS.Remove(path))
+	}
+	return err
 }
 
 // compare checks that the stored segment has the content of in.
