@@ -55,14 +55,14 @@ type BaseBackup struct {
 	Timeline    pg.Timeline
 	Tablespaces []BackupTablespace
 
-	c       *Conn
-	ctx     context.Context // of the whole backup, because io.Reader takes none
-	stop    func() bool     // ends the watch of the context
-	typed   bool            // 15+: one COPY of typed messages
-	next    int             // before 15: archives begun
-	pending []byte          // rest of the current message
-	state   copyState
-	result  [][]byte // the last row outside COPY
+	c      *Conn
+	in     *messageReader
+	ctx    context.Context // of the whole backup, because io.Reader takes none
+	stop   func() bool     // ends the watch of the context
+	typed  bool            // 15+: one COPY of typed messages
+	next   int             // before 15: archives begun
+	state  copyState
+	result [][]byte // the last row outside COPY
 }
 
 type copyState int
@@ -82,7 +82,11 @@ func (c *Conn) BaseBackup(ctx context.Context, o BaseBackupOptions) (*BaseBackup
 	if err := c.conn.Frontend().Flush(); err != nil {
 		return nil, c.wrap("BASE_BACKUP", err)
 	}
-	b := &BaseBackup{c: c, ctx: ctx, typed: c.version.Major() >= 15, state: outside}
+	in, err := c.takeOver()
+	if err != nil {
+		return nil, c.wrap("BASE_BACKUP", err)
+	}
+	b := &BaseBackup{c: c, in: in, ctx: ctx, typed: c.version.Major() >= 15, state: outside}
 	// One watcher for the whole backup: one per message would cost more than the message.
 	b.stop = context.AfterFunc(ctx, func() { _ = c.conn.Conn().SetDeadline(time.Unix(1, 0)) })
 	var tables [][][][]byte
@@ -153,12 +157,9 @@ func parsePosition(row [][]byte) (pg.LSN, pg.Timeline, error) {
 // receive returns the next message that matters; errors of the server are errors.
 func (b *BaseBackup) receive() (pgproto3.BackendMessage, error) {
 	for {
-		msg, err := b.c.conn.ReceiveMessage(context.Background())
+		msg, err := b.in.next()
 		if err != nil {
-			if b.ctx.Err() != nil {
-				err = context.Cause(b.ctx)
-			}
-			return nil, b.c.wrap("BASE_BACKUP", err)
+			return nil, b.failed(err)
 		}
 		switch m := msg.(type) {
 		case *pgproto3.ErrorResponse:
@@ -168,6 +169,13 @@ func (b *BaseBackup) receive() (pgproto3.BackendMessage, error) {
 			return msg, nil
 		}
 	}
+}
+
+func (b *BaseBackup) failed(err error) error {
+	if b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return b.c.wrap("BASE_BACKUP", err)
 }
 
 func serverError(m *pgproto3.ErrorResponse) error { return pgconn.ErrorResponseToPgError(m) }
@@ -180,7 +188,7 @@ func (b *BaseBackup) advance() error {
 	}
 	switch m := msg.(type) {
 	case *pgproto3.CopyData:
-		return b.copyData(m.Data)
+		return b.copyData()
 	case *pgproto3.CopyOutResponse: // before 15: the next archive, or the manifest
 		b.state = atArchive
 		if b.next == len(b.Tablespaces) {
@@ -196,17 +204,19 @@ func (b *BaseBackup) advance() error {
 	return nil
 }
 
-func (b *BaseBackup) copyData(data []byte) error {
+// copyData looks at the type of a message of the typed COPY. The bytes of
+// archives and of the manifest stay with the reader until they are read.
+func (b *BaseBackup) copyData() error {
 	if !b.typed {
-		b.pending = data
 		return nil
 	}
-	if len(data) == 0 {
-		return b.c.wrap("BASE_BACKUP", errors.New("empty message"))
+	kind, err := b.in.dataByte()
+	if err != nil {
+		return b.failed(err)
 	}
-	switch kind, body := data[0], data[1:]; kind {
+	switch kind {
 	case 'd':
-		b.pending = body
+		return nil
 	case 'n': // archive name and tablespace location, both ended by NUL
 		b.state = atArchive
 	case 'm':
@@ -214,6 +224,9 @@ func (b *BaseBackup) copyData(data []byte) error {
 	case 'p': // progress in bytes; we count ourselves
 	default:
 		return b.c.wrap("BASE_BACKUP", fmt.Errorf("unknown message %q", kind))
+	}
+	if err := b.in.skipData(); err != nil {
+		return b.failed(err)
 	}
 	return nil
 }
@@ -223,7 +236,9 @@ func (b *BaseBackup) copyData(data []byte) error {
 // [io.EOF] after the last. Archives come in the order of Tablespaces.
 func (b *BaseBackup) NextArchive() (BackupTablespace, error) {
 	for {
-		b.pending = nil
+		if err := b.in.skipData(); err != nil {
+			return BackupTablespace{}, b.failed(err)
+		}
 		switch {
 		case b.state == atArchive && b.next < len(b.Tablespaces):
 			b.state = inArchive
@@ -255,7 +270,7 @@ type manifestReader struct{ b *BaseBackup }
 func (m manifestReader) Read(p []byte) (int, error) { return m.b.read(p, inManifest) }
 
 func (b *BaseBackup) read(p []byte, in copyState) (int, error) {
-	for len(b.pending) == 0 {
+	for b.in.data == 0 {
 		if b.state != in {
 			return 0, io.EOF
 		}
@@ -263,8 +278,10 @@ func (b *BaseBackup) read(p []byte, in copyState) (int, error) {
 			return 0, err
 		}
 	}
-	n := copy(p, b.pending)
-	b.pending = b.pending[n:]
+	n, err := b.in.Read(p)
+	if err != nil {
+		return n, b.failed(err)
+	}
 	return n, nil
 }
 
@@ -273,7 +290,9 @@ func (b *BaseBackup) read(p []byte, in copyState) (int, error) {
 // on the server's side.
 func (b *BaseBackup) Finish() (end pg.LSN, tli pg.Timeline, err error) {
 	for b.state != done {
-		b.pending = nil
+		if err := b.in.skipData(); err != nil {
+			return 0, 0, b.failed(err)
+		}
 		if err := b.advance(); err != nil {
 			return 0, 0, err
 		}

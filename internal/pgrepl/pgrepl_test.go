@@ -1,6 +1,8 @@
 package pgrepl
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -160,6 +164,28 @@ func FuzzCopyData(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := parseCopyData(b); err == nil && len(m.Data) > len(b) {
 			t.Error("more data than message")
+		}
+	})
+}
+
+func FuzzMessages(f *testing.F) {
+	f.Add([]byte("d\x00\x00\x00\x07dxyH\x00\x00\x00\x07\x00\x00\x00c\x00\x00\x00\x04Z\x00\x00\x00\x05I"))
+	f.Add([]byte("D\x00\x00\x00\x0b\x00\x01\x00\x00\x00\x01xE\x00\x00\x00\x09SERR\x00"))
+	f.Add([]byte("d\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := &messageReader{r: bufio.NewReaderSize(bytes.NewReader(b), 16)}
+		for {
+			msg, err := m.next()
+			if err != nil {
+				return
+			}
+			if _, ok := msg.(*pgproto3.CopyData); ok {
+				_, _ = m.dataByte()
+				_, _ = m.Read(make([]byte, 3))
+				if m.skipData() == nil && m.data != 0 {
+					t.Fatalf("%d bytes left of a message that was passed", m.data)
+				}
+			}
 		}
 	})
 }
