@@ -52,7 +52,8 @@ func places() map[string]place {
 		"internal/pgrepl":    {row: 1, rows: below1},
 		"internal/walpage":   {row: 1, rows: below1},
 
-		// The repository, and the messages about jobs.
+		// The repository, the data directory, and the messages about jobs.
+		"internal/datadir":             {row: 2, rows: below2},
 		"internal/storage":             {row: 2, rows: below2},
 		"internal/storage/storagetest": {row: 2, rows: below2, also: []string{"internal/storage"}},
 		"internal/repo":                {row: 2, rows: below2, also: []string{"internal/storage"}},

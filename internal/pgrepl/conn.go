@@ -296,6 +296,24 @@ func (c *Conn) Query(ctx context.Context, command string) ([][]string, error) {
 	return rows, nil
 }
 
+// QueryBytes runs one statement with parameters on a plain connection and
+// returns its rows in the types' binary format. A NULL is nil.
+func (c *Conn) QueryBytes(ctx context.Context, statement string, params ...string) ([][][]byte, error) {
+	values := make([][]byte, len(params))
+	for i, p := range params {
+		values[i] = []byte(p)
+	}
+	result := c.conn.ExecParams(ctx, statement, values, nil, nil, []int16{formatBinary}).Read()
+	if result.Err != nil {
+		name, _, _ := strings.Cut(statement, " ")
+		return nil, c.wrap(name, result.Err)
+	}
+	return result.Rows, nil
+}
+
+// formatBinary is the format code of binary values.
+const formatBinary = 1
+
 // Show returns the value of a setting.
 func (c *Conn) Show(ctx context.Context, setting string) (string, error) {
 	rows, err := c.Query(ctx, "SHOW "+setting)
