@@ -184,3 +184,33 @@ func TestRecoveryStopsAtHole(t *testing.T) {
 		t.Errorf("%s rows after the accepted hole", n)
 	}
 }
+
+// Segments that archive_command gives up are holes until they come another way. Here the daemon is down
+// meanwhile, and streams them when it is back.
+func TestDroppedSegmentsAreHolesUntilTheyAreStreamed(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{Major: pgtest.Newest(t), WALSegmentSize: 1, Settings: map[string]string{"archive_mode": "on"}})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "on_gap = continue")
+	d.waitStreaming(t, "primary")
+	d.kill()
+	s.Exec(t, "ALTER SYSTEM SET archive_command = '"+d.walCommand("push --max-queue 1K --drop-when-full primary %p")+"'")
+	s.Exec(t, "SELECT pg_reload_conf()")
+	fillWAL(t, s, 5)
+	last := s.SwitchWAL(t)
+	s.WaitFor(t, fmt.Sprintf("(SELECT last_archived_wal >= '%s' FROM pg_stat_archiver)", last))
+	if out, code := d.cli(t, "wal", "check", "--offline", "primary"); code != 2 || !strings.Contains(out, "dropped") || !strings.Contains(out, "archive_command") {
+		t.Errorf("wal check: exit %d, want 2 and what was dropped\n%s", code, out)
+	}
+	if log := s.Log(t); !strings.Contains(log, last+": DROPPED, the archive has a hole now") {
+		t.Errorf("the log does not tell of %s:\n%s", last, log)
+	}
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	waitFor(t, 20*time.Second, "the holes to be filled", func() error {
+		if n := d.status(t, "primary")["Holes"]; n != 0.0 {
+			return fmt.Errorf("%v holes", n)
+		}
+		return nil
+	})
+	d.must(t, "wal", "check", "primary")
+}
