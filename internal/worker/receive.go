@@ -27,7 +27,20 @@ func (w *worker) receive(ctx context.Context) error {
 		ShipTo:    w.ShipTo,
 		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
+	defer w.fill(ctx)()
 	return r.Run(ctx)
+}
+
+// fill fills holes from the archive directory, if there is one, until stop is called.
+func (w *worker) fill(ctx context.Context) (stop func()) {
+	if w.FillFrom == "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f := wal.Filler{Repo: w.repo, Dir: w.FillFrom, Codec: w.Codec, Level: w.Level, Log: w.log}
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Run(ctx) })
+	return func() { cancel(); wg.Wait() }
 }
 
 // sweep removes what jobs of an earlier life left, unless a job is running now.
