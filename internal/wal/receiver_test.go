@@ -32,6 +32,8 @@ type seen struct {
 	flushed pg.LSN
 	stored  pg.LSN
 	shipped pg.LSN
+	waiting int       // segments to be shipped
+	behind  time.Time // since when
 	conns   int
 	last    error
 }
@@ -59,9 +61,12 @@ func (r *record) Stored(_ pg.Timeline, end pg.LSN, _ int64) {
 func (r *record) Slot(state string, _ uint64)       { r.set(func() { r.slot = state }) }
 func (r *record) Waiting(time.Time)                 {}
 func (r *record) Shipped(_ pg.Timeline, end pg.LSN) { r.set(func() { r.shipped = end }) }
-func (r *record) Archive(int, int64)                {}
-func (r *record) Failed(err error)                  { r.set(func() { r.last = err }) }
-func (r *record) Disconnected(err error)            { r.set(func() { r.last = err }) }
+func (r *record) Shipping(waiting int, since time.Time) {
+	r.set(func() { r.waiting, r.behind = waiting, since })
+}
+func (r *record) Archive(int, int64)     {}
+func (r *record) Failed(err error)       { r.set(func() { r.last = err }) }
+func (r *record) Disconnected(err error) { r.set(func() { r.last = err }) }
 
 func (r *record) snapshot() seen {
 	r.mu.Lock()

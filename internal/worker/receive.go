@@ -78,6 +78,8 @@ func newMonitor(slot *shmem.Server) *monitor {
 	slot.Streaming.Store(0)
 	slot.FlushLagSince.Store(0)
 	slot.StoreQueue.Store(0)
+	slot.ShipQueue.Store(0)
+	slot.ShipLagSince.Store(0)
 	return &monitor{slot: slot}
 }
 
@@ -178,6 +180,15 @@ func (m *monitor) Stored(_ pg.Timeline, end pg.LSN, bytes int64) {
 }
 
 func (m *monitor) Shipped(_ pg.Timeline, end pg.LSN) { m.slot.ShippedLSN.Store(uint64(end)) }
+
+func (m *monitor) Shipping(waiting int, since time.Time) {
+	m.slot.ShipQueue.Store(int64(waiting))
+	if since.IsZero() {
+		m.slot.ShipLagSince.Store(0)
+		return
+	}
+	m.slot.ShipLagSince.StoreTime(since)
+}
 
 func (m *monitor) Archive(segments int, bytes int64) {
 	m.slot.WALFiles.Store(uint64(segments))

@@ -213,4 +213,10 @@ func TestDroppedSegmentsAreHolesUntilTheyAreStreamed(t *testing.T) {
 		return nil
 	})
 	d.must(t, "wal", "check", "primary")
+	waitFor(t, 20*time.Second, "the state of the slot", func() error {
+		if page := d.scrape(t); !strings.Contains(page, `state="reserved"} 1`) || !strings.Contains(page, "pgmoneta_wal_slot_retained_bytes") {
+			return fmt.Errorf("the metrics page:\n%s", page)
+		}
+		return nil
+	})
 }
