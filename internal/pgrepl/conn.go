@@ -123,6 +123,7 @@ type Conn struct {
 	server  string
 	address Address
 	conn    *pgconn.PgConn
+	socket  *socket
 	in      *bufferedConn
 	version pg.Version
 }
@@ -213,9 +214,16 @@ func (c *Conn) config(p Params, params map[string]string) (*pgconn.Config, error
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 		Control:         setUserTimeout,
 	}
-	config.DialFunc = dialer.DialContext
-	config.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
-		c.in = &bufferedConn{Conn: conn, r: bufio.NewReaderSize(conn, readBuffer)}
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		if c.socket, err = newSocket(conn); err != nil {
+			return nil, err
+		}
+		// Below TLS: SCRAM binds to the channel only when it sees that layer.
+		c.in = &bufferedConn{Conn: c.socket, r: bufio.NewReaderSize(c.socket, readBuffer)}
 		return c.in, nil
 	}
 	return config, nil
@@ -236,7 +244,7 @@ func setUserTimeout(network, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, serr)
 }
 
-// bufferedConn reads ahead by up to readBuffer bytes.
+// A bufferedConn reads ahead by up to readBuffer bytes.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader

@@ -2,20 +2,16 @@ package pgrepl
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgproto3"
-	"golang.org/x/sys/unix"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 )
@@ -146,35 +142,15 @@ func parseCopyData(b []byte) (Message, error) {
 	return Message{}, fmt.Errorf("stream WAL: unknown message %q", b[0])
 }
 
-// Pending reports whether more messages can be read without waiting.
+// Pending reports whether more messages can be read without waiting. What the
+// layer of TLS holds is not seen.
 func (s *WALStream) Pending() bool {
-	if s.c.conn.Frontend().ReadBufferLen() > 0 || s.c.in.r.Buffered() > 0 {
-		return true
-	}
-	return socketReadable(s.c.in.Conn)
+	return s.c.conn.Frontend().ReadBufferLen() > 0 || s.c.in.r.Buffered() > 0 || s.c.socket.readable()
 }
 
-// socketReadable looks into the kernel's receive buffer without taking from it.
-func socketReadable(conn net.Conn) bool {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn() // what its layer has read already is not visible
-	}
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	readable := false
-	_ = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		readable = err == nil && n > 0
-	})
-	return readable
-}
+// Linger waits for d, so that messages gather, or until the context of the
+// stream ends.
+func (s *WALStream) Linger(d time.Duration) { s.c.socket.linger(d) }
 
 // A Status is a standby status update.
 type Status struct {

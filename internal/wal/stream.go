@@ -127,7 +127,7 @@ func (s *stream) receive(ctx context.Context) error {
 				began = true // only now: the server answers the command before it looks for the WAL
 				s.begin()
 			}
-			if err := s.take(ctx, msg, now); err != nil {
+			if err := s.take(msg, now); err != nil {
 				return err
 			}
 		}
@@ -147,7 +147,7 @@ func (s *stream) begin() {
 }
 
 // take handles one message.
-func (s *stream) take(ctx context.Context, msg pgrepl.Message, now time.Time) error {
+func (s *stream) take(msg pgrepl.Message, now time.Time) error {
 	s.server = max(s.server, msg.ServerEnd)
 	if len(msg.Data) > 0 {
 		if err := s.journal.append(msg.Start, msg.Data); err != nil {
@@ -183,7 +183,7 @@ func (s *stream) take(ctx context.Context, msg pgrepl.Message, now time.Time) er
 		s.flushNow()
 	}
 	if !s.wal.Pending() {
-		rest(ctx, pause)
+		s.wal.Linger(pause)
 	}
 	return nil
 }
