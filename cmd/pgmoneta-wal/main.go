@@ -6,8 +6,14 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
+
+// briefMemory is where the garbage collector begins to work in a process that
+// handles one file. Nearly all of its memory is buffers that it needs to the end:
+// collecting them now and then took a tenth of the time of a get.
+const briefMemory = 256 << 20
 
 func main() {
 	// PostgreSQL ends its commands with these signals. What an interrupted run
@@ -19,6 +25,10 @@ func main() {
 		<-quit
 		os.Exit(128 + int(syscall.SIGQUIT))
 	}()
+	if len(os.Args) > 1 && os.Args[1] == "get" {
+		debug.SetGCPercent(-1)
+		debug.SetMemoryLimit(briefMemory)
+	}
 	p := program{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, spawn: spawn}
 	os.Exit(p.run(os.Args[1:]))
 }

@@ -37,6 +37,7 @@ func (silent) Waiting(time.Time)                                    {}
 func (silent) Queued(int)                                           {}
 func (silent) Stored(pg.Timeline, pg.LSN, int64)                    {}
 func (silent) Shipped(pg.Timeline, pg.LSN)                          {}
+func (silent) Shipping(int, time.Time)                              {}
 func (silent) Archive(int, int64)                                   {}
 func (silent) Failed(error)                                         {}
 func (silent) Disconnected(error)                                   {}

@@ -81,6 +81,7 @@ type Main struct {
 	WALSync          WALSync
 	WALFlushInterval time.Duration // while nobody waits
 	WALMaxAge        time.Duration // longest time WAL may wait for its segment to fill; 0 = for ever
+	WALArchive       string        // directory to fill holes from, empty for none
 	OnGap            OnGap
 
 	Retention         Retention
@@ -173,6 +174,7 @@ type Server struct {
 	MaxRate   int64     // -1 inherits
 	Progress  Tristate  // Unset inherits
 
+	WALArchive            string // empty inherits
 	WALShipping           string
 	HotStandby            []string
 	HotStandbyOverrides   []string // by position of HotStandby

@@ -53,6 +53,14 @@ func (c *Config) MaxRate(s *Server) int64 {
 	return c.Main.MaxRate
 }
 
+// WALArchive returns the directory to which another program archives the server, empty for none.
+func (c *Config) WALArchive(s *Server) string {
+	if s.WALArchive != "" {
+		return s.WALArchive
+	}
+	return c.Main.WALArchive
+}
+
 // Retention returns the retention of a server; each field the server leaves unset is that of the main section.
 func (c *Config) Retention(s *Server) Retention { return s.Retention.or(c.Main.Retention) }
 

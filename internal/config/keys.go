@@ -175,6 +175,7 @@ func mainKeys() []key[Main] {
 		enum("wal_sync", func(m *Main) *WALSync { return &m.WALSync }, walSyncWords),
 		custom("wal_flush_interval", func(m *Main) *time.Duration { return &m.WALFlushInterval }, parseMoment, time.Duration.String),
 		duration("wal_max_age", 0, func(m *Main) *time.Duration { return &m.WALMaxAge }),
+		path("wal_archive", func(m *Main) *string { return &m.WALArchive }).onRestart(),
 		enum("on_gap", func(m *Main) *OnGap { return &m.OnGap }, onGapWords),
 
 		retention(func(m *Main) *Retention { return &m.Retention }).live(),
@@ -281,6 +282,7 @@ func serverKeys() []key[Server] {
 		path("passfile", func(s *Server) *string { return &s.Passfile }),
 		path("workspace", func(s *Server) *string { return &s.Workspace }).onRestart(),
 		retention(func(s *Server) *Retention { return &s.Retention }).live(),
+		path("wal_archive", func(s *Server) *string { return &s.WALArchive }).onRestart(),
 		text("wal_shipping", func(s *Server) *string { return &s.WALShipping }).onRestart(),
 		list("hot_standby", ",", func(s *Server) *[]string { return &s.HotStandby }),
 		positions("hot_standby_overrides", func(s *Server) *[]string { return &s.HotStandbyOverrides }),

@@ -127,8 +127,16 @@ func TestLockIsExclusiveAndNamesItsHolder(t *testing.T) {
 	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
 		t.Fatalf("second TryLock: %v", err)
 	}
+	if held, err := Locked(path); !held || err != nil {
+		t.Errorf("Locked of a held lock is %v, %v", held, err)
+	}
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
+	}
+	for _, free := range []string{path, path + ".missing"} {
+		if held, err := Locked(free); held || err != nil {
+			t.Errorf("Locked(%s) is %v, %v", free, held, err)
+		}
 	}
 	l, err = TryLock(path)
 	if err != nil {

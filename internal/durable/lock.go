@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -59,6 +60,25 @@ func holder(f *os.File) int {
 	n, _ := f.ReadAt(b, 0)
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
 	return pid
+}
+
+// Locked reports whether somebody holds the lock at path. It takes a shared lock
+// for a moment, so that any number may look at once without taking each other
+// for the holder; a [TryLock] in that moment fails. A missing file is not locked.
+func Locked(path string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	err = osFile{f}.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, wrapPath("lock", path, err)
 }
 
 // Release gives the lock up. The file stays: removing it would let two

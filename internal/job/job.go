@@ -78,6 +78,7 @@ type Start struct {
 	WALMaxAge        time.Duration // after which a segment is ended early; 0 = never
 	OnGap            Gap
 	ShipTo           string // directory for plain copies of segments
+	FillFrom         string // directory that holes are filled from
 
 	Codec   container.Codec
 	Level   int

@@ -68,14 +68,55 @@ func designedWAL() []family {
 		counterPerServer("pgmoneta_wal_receiver_errors_total", "Errors that ended receiving.", func(v *Server) uint64 { return v.WAL.Errors }),
 		perServer(server, "pgmoneta_wal_segments", "Finished WAL segments in the repository.", func(v *Server) float64 { return float64(v.WAL.Segments) }),
 		perServer(server, "pgmoneta_wal_size_bytes", "Bytes of stored WAL.", func(v *Server) float64 { return float64(v.WAL.Bytes) }),
-		perServer(server, "pgmoneta_wal_gaps", "Recorded ranges of WAL that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps) }),
+		perServer(server, "pgmoneta_wal_gaps", "Recorded ranges of WAL that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps.Count) }),
+		perServer(server, "pgmoneta_wal_gap_bytes", "Bytes of WAL in recorded ranges that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps.Bytes) }),
+		labelled(prometheus.GaugeValue, "pgmoneta_wal_gap_last_noticed_timestamp_seconds", "When the newest of the recorded ranges was noticed.", []string{server},
+			func(v *Server, emit emit) {
+				if !v.WAL.Gaps.Last.IsZero() {
+					emit(unix(v.WAL.Gaps.Last), v.Name)
+				}
+			}),
 		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_active", "1 while the replication slot is in use by this daemon.",
 			[]string{server, "slot"}, func(v *Server, emit emit) {
 				if v.WAL.Slot != "" {
 					emit(number(v.WAL.Streaming), v.Name, v.WAL.Slot)
 				}
 			}),
+		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_retained_bytes", "Bytes of WAL the server keeps for the replication slot.",
+			[]string{server, "slot"}, func(v *Server, emit emit) {
+				if v.WAL.SlotState != "" {
+					emit(float64(v.WAL.SlotRetained), v.Name, v.WAL.Slot)
+				}
+			}),
+		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_state", "1 for the state the replication slot was in when the server was asked last, 0 for the others.",
+			[]string{server, "slot", "state"}, slotStates),
+		shipping("pgmoneta_wal_shipping_lag_segments", "Stored WAL segments that have not arrived in the directory to ship to.", func(w *WAL) float64 { return float64(w.ShipLagSegments) }),
+		shipping("pgmoneta_wal_shipping_lag_bytes", "Bytes of WAL in the segments that have not arrived there.", func(w *WAL) float64 { return float64(w.ShipLagBytes) }),
+		shipping("pgmoneta_wal_shipping_lag_seconds", "How long there has been something that has not arrived there.", func(w *WAL) float64 { return w.ShipLagSeconds }),
 	}
+}
+
+// slotStates shows every state, so that a change is a change of two series and none goes stale.
+func slotStates(v *Server, emit emit) {
+	if v.WAL.SlotState == "" {
+		return
+	}
+	states := []string{"reserved", "extended", "unreserved", "lost", "missing"}
+	if !slices.Contains(states, v.WAL.SlotState) {
+		states = append(states, v.WAL.SlotState) // of a server newer than this program
+	}
+	for _, state := range states {
+		emit(number(state == v.WAL.SlotState), v.Name, v.WAL.Slot, state)
+	}
+}
+
+// shipping is a gauge that is absent where no copies are wanted.
+func shipping(name, help string, value func(w *WAL) float64) family {
+	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if v.WAL.Shipping {
+			emit(value(&v.WAL), v.Name)
+		}
+	})
 }
 
 // position is a gauge that is absent while the position is unknown: a zero would look like a jump backwards.

@@ -81,7 +81,22 @@ type WAL struct {
 
 	Segments uint64 // finished segments in the repository
 	Bytes    uint64 // their size as stored
-	Gaps     int    // recorded holes
+	Gaps     Gaps
+
+	SlotState    string // wal_status of the slot or "missing", "" while unknown
+	SlotRetained uint64 // WAL the server keeps for the slot, in bytes
+
+	Shipping        bool    // a second copy of every segment is wanted
+	ShipLagSegments int     // stored and not yet copied
+	ShipLagBytes    uint64  // of WAL in them
+	ShipLagSeconds  float64 // how long there has been something to copy
+}
+
+// Gaps are the recorded holes of one archive.
+type Gaps struct {
+	Count int
+	Bytes uint64    // of WAL in them
+	Last  time.Time // when the newest was noticed, zero if none
 }
 
 // Active tells which jobs run on a server.

@@ -32,6 +32,7 @@ const (
 	CauseSlotLost Cause = "slot lost"
 	CauseMissing  Cause = "segment missing" // between others that are stored
 	CauseDamaged  Cause = "damaged"         // stored, but not what was written
+	CauseDropped  Cause = "dropped"         // by archive_command, because too much waited
 	CauseUnknown  Cause = "unknown"         // the object that says so cannot be read
 )
 
@@ -205,6 +206,43 @@ func (r *Repository) FillHole(ctx context.Context, h Hole, size pg.SegmentSize) 
 		}
 	}
 	return r.changeHoles(ctx, func() error { return r.engine.Delete(ctx, h.object()) })
+}
+
+// FillHolesAround removes the records of the holes that the stored segment of that
+// name was the last to fill. Other holes stay, and are no error.
+func (r *Repository) FillHolesAround(ctx context.Context, segment string, size pg.SegmentSize) error {
+	tli, start, err := pg.ParseSegmentName(segment, size)
+	if err != nil {
+		return err
+	}
+	holes, err := r.Holes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range holes {
+		if h.Timeline != tli || h.To <= start || h.From >= start+pg.LSN(size) || !r.hasAll(ctx, h, size) {
+			continue
+		}
+		var still *OpenHoleError
+		if err := r.FillHole(ctx, h, size); err != nil && !errors.As(err, &still) {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasAll reports whether every segment of a hole is stored under its own name. It
+// saves reading all of a long hole again for each segment that comes.
+func (r *Repository) hasAll(ctx context.Context, h Hole, size pg.SegmentSize) bool {
+	for at := size.Start(h.From); at < h.To; at += pg.LSN(size) {
+		if ok, err := r.HasSegment(ctx, pg.SegmentName(h.Timeline, at, size)); !ok || err != nil {
+			return false
+		}
+		if at+pg.LSN(size) < at { // past the largest LSN
+			break
+		}
+	}
+	return true
 }
 
 // A prover checks stored segments of a hole.

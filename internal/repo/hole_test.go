@@ -151,6 +151,10 @@ func TestFillHoleChecksEverySegment(t *testing.T) {
 	storePages(t, r, 1, 5)
 	stays("000000010000000000000006")
 	storePages(t, r, 1, 6)
+	mustHoles(t, r) // storing the last one filled it
+	if err := r.RecordHole(ctx, h); err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(r.Dir(), "wal/00000001/000000010000000000000006")
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -171,6 +175,34 @@ func TestFillHoleChecksEverySegment(t *testing.T) {
 		}
 		mustHoles(t, r)
 	}
+}
+
+// Whoever stores the last segment of a hole removes its record, and no other.
+func TestStoringSegmentsFillsHoles(t *testing.T) {
+	ctx := context.Background()
+	r := open(t, durable.OS{}, t.TempDir())
+	if err := r.Bind(ctx, OwnerWAL, "42"); err != nil {
+		t.Fatal(err)
+	}
+	long, inside, other, foreign := someHole(), someHole(), someHole(), someHole()
+	long.From = 3*mib + 0x100
+	long.To = 6 * mib
+	inside.From, inside.To = 4*mib+8, 4*mib+16
+	other.From, other.To = 7*mib, 8*mib
+	foreign.Timeline = 2
+	for _, h := range []Hole{long, inside, other, foreign} {
+		if err := r.RecordHole(ctx, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storePages(t, r, 1, 5)
+	mustHoles(t, r, long, inside, other, foreign)
+	storePages(t, r, 1, 4)
+	mustHoles(t, r, long, other, foreign)
+	storePages(t, r, 1, 3)
+	mustHoles(t, r, other, foreign)
+	storePages(t, r, 1, 8) // beside one
+	mustHoles(t, r, other, foreign)
 }
 
 func TestFillHoleTakesTheCopyOnTheNextTimeline(t *testing.T) {

@@ -25,6 +25,7 @@ func historyObject(tli pg.Timeline) string { return "wal/" + pg.HistoryName(tli)
 
 // StoreSegment stores a complete segment of the given name from in, which must
 // hold exactly size bytes. It fails with [fs.ErrExist] if it is there already.
+// Holes that it is the last to fill are not recorded any more.
 func (r *Repository) StoreSegment(ctx context.Context, name string, size pg.SegmentSize, in io.Reader, codec container.Codec, level int) (stored int64, err error) {
 	stage, err := r.engine.Stage(ctx, OwnerWAL)
 	if err != nil {
@@ -52,7 +53,13 @@ func (r *Repository) StoreSegment(ctx context.Context, name string, size pg.Segm
 	if err := up.Close(); err != nil {
 		return 0, err
 	}
-	return w.Len(), stage.Commit(ctx)
+	if err := stage.Commit(ctx); err != nil {
+		return 0, err
+	}
+	// The segment is stored, whatever becomes of the record: one that stays says
+	// too much, never too little, and a check of the archive removes it.
+	_ = r.FillHolesAround(ctx, name, size)
+	return w.Len(), nil
 }
 
 // A WALSegment is an opened segment. Close it.

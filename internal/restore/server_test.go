@@ -43,6 +43,7 @@ func (*watch) Waiting(time.Time)                                    {}
 func (*watch) Queued(int)                                           {}
 func (*watch) Stored(pg.Timeline, pg.LSN, int64)                    {}
 func (*watch) Shipped(pg.Timeline, pg.LSN)                          {}
+func (*watch) Shipping(int, time.Time)                              {}
 func (*watch) Archive(int, int64)                                   {}
 func (*watch) Failed(error)                                         {}
 func (*watch) Disconnected(error)                                   {}

@@ -56,6 +56,8 @@ type Server struct {
 	Reconnects       Counter
 	Errors           Counter
 	StoreQueue       Gauge   // segments received and not yet stored
+	ShipQueue        Gauge   // segments stored and not yet shipped
+	ShipLagSince     Gauge   // since when there is something to ship, 0 when all is shipped
 	NextAttempt      Gauge   // when the next connection is tried, 0 while there is one
 	SlotRetained     Counter // WAL the server keeps for our slot, in bytes
 	CurrentSegment   Text
@@ -90,7 +92,7 @@ func layServer(c *cursor) Server {
 
 	c.block()
 	for _, g := range []*Gauge{
-		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue, &s.NextAttempt,
+		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue, &s.ShipQueue, &s.ShipLagSince, &s.NextAttempt,
 	} {
 		*g = c.gauge()
 	}
@@ -141,6 +143,8 @@ type ServerSnapshot struct {
 	Reconnects       uint64
 	Errors           uint64
 	StoreQueue       int
+	ShipQueue        int
+	ShipLagSince     time.Time
 	NextAttempt      time.Time
 	SlotRetained     uint64
 	CurrentSegment   string
@@ -183,6 +187,8 @@ func (s *Server) Snapshot() ServerSnapshot {
 		Reconnects:       s.Reconnects.Load(),
 		Errors:           s.Errors.Load(),
 		StoreQueue:       int(s.StoreQueue.Load()),
+		ShipQueue:        int(s.ShipQueue.Load()),
+		ShipLagSince:     s.ShipLagSince.Time(),
 		NextAttempt:      s.NextAttempt.Time(),
 		SlotRetained:     s.SlotRetained.Load(),
 		CurrentSegment:   s.CurrentSegment.String(),

@@ -6,29 +6,38 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/metrics"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
-// A holeBoard is how many holes each server's WAL had when somebody last looked,
+// A holeBoard is which holes each server's WAL had when somebody last looked,
 // for the metrics page, which must not wait for disks.
 type holeBoard struct {
-	mu     sync.Mutex
-	counts map[string]int // by server
+	mu   sync.Mutex
+	gaps map[string]metrics.Gaps // by server
 }
 
-func (b *holeBoard) set(server string, holes int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.counts == nil {
-		b.counts = map[string]int{}
+func (b *holeBoard) set(server string, holes []repo.Hole) {
+	g := metrics.Gaps{Count: len(holes)}
+	for _, h := range holes {
+		g.Bytes += uint64(h.To - h.From)
+		if h.NoticedAt.After(g.Last) {
+			g.Last = h.NoticedAt
+		}
 	}
-	b.counts[server] = holes
-}
-
-func (b *holeBoard) of(server string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.counts[server]
+	if b.gaps == nil {
+		b.gaps = map[string]metrics.Gaps{}
+	}
+	b.gaps[server] = g
+}
+
+func (b *holeBoard) of(server string) metrics.Gaps {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gaps[server]
 }
 
 // holesInterval is how soon a hole shows that a WAL worker recorded.
@@ -52,7 +61,7 @@ func (s *Supervisor) watchHoles(ctx context.Context, v *server) {
 // reports a repository that cannot be read.
 func (s *Supervisor) countHoles(ctx context.Context, v *server) {
 	if holes, err := v.repo.Holes(ctx); err == nil {
-		s.holes.set(v.name, len(holes))
+		s.holes.set(v.name, holes)
 	}
 }
 

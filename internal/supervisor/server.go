@@ -116,9 +116,9 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
-		ShipTo: sc.WALShipping,
-		TLS:    pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
-		Slot:   sc.WALSlot, CreateSlot: c.CreateSlot(sc),
+		ShipTo: sc.WALShipping, FillFrom: c.WALArchive(sc),
+		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
+		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil

@@ -51,7 +51,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server 
 	m.WAL.Gaps = s.holes.of(v.name)
 	if sc, ok := c.Server(v.name); ok {
 		m.Workers, m.Retention = c.Workers(sc), metricsRetention(c.Retention(sc))
-		m.WAL.Slot = sc.WALSlot
+		m.WAL.Slot, m.WAL.Shipping = sc.WALSlot, sc.WALShipping != ""
 	}
 	if kind := v.busy.Load(); kind != nil {
 		m.Active = metrics.Active{Backup: *kind == job.Backup, Restore: *kind == job.Restore, Delete: *kind == job.Delete}
@@ -82,12 +82,17 @@ func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 		LastReceived: snap.LastMessage, ReceivedBytes: snap.ReceivedBytes,
 		Restarts: snap.Restarts, Reconnects: snap.Reconnects, Errors: snap.Errors,
 		Segments: snap.WALFiles, Bytes: snap.WALBytes,
+		SlotState: snap.SlotState, SlotRetained: snap.SlotRetained,
+		ShipLagSegments: snap.ShipQueue, ShipLagBytes: uint64(snap.ShipQueue) * snap.SegmentSize,
 	}
 	if snap.ServerLSN > snap.FlushedLSN {
 		w.LagBytes = snap.ServerLSN - snap.FlushedLSN
 	}
 	if !snap.FlushLagSince.IsZero() {
 		w.LagSeconds = max(time.Since(snap.FlushLagSince).Seconds(), 0)
+	}
+	if !snap.ShipLagSince.IsZero() {
+		w.ShipLagSeconds = max(time.Since(snap.ShipLagSince).Seconds(), 0)
 	}
 	return w
 }

@@ -108,7 +108,10 @@ func readFile(t *testing.T, dir, name string) []byte {
 // pg_receivewal and we receive the same WAL side by side, over a timeline
 // switch. What both keep must be the same, bit for bit: the finished segments,
 // the history, and the short segment in which the old timeline ended.
+//
+// PGMONETA_TEST_DIFFERENTIAL=1h keeps the load up for that long, half of it on each timeline.
 func TestReceiverKeepsWhatPgReceivewalKeeps(t *testing.T) {
+	half := differential(t) / 2
 	pgtest.ForEach(t, func(t *testing.T, major int) {
 		t.Parallel()
 		primary := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}})
@@ -123,6 +126,7 @@ func TestReceiverKeepsWhatPgReceivewalKeeps(t *testing.T) {
 		load.WaitFor(t, 500)
 		primary.Exec(t, "CREATE TABLE bulk AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
 		load.WaitFor(t, 100)
+		keepUp(t, load, half)
 		primary.Stop(t, pgtest.Fast)
 		standby.Promote(t)
 		load.Redirect(standby)
@@ -130,6 +134,7 @@ func TestReceiverKeepsWhatPgReceivewalKeeps(t *testing.T) {
 		load.WaitFor(t, 500)
 		standby.Exec(t, "CREATE TABLE more AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
 		load.WaitFor(t, 100)
+		keepUp(t, load, half)
 		load.Stop()
 		last := standby.SwitchWAL(t)
 		_, start, err := pg.ParseSegmentName(last, mib)
@@ -142,6 +147,28 @@ func TestReceiverKeepsWhatPgReceivewalKeeps(t *testing.T) {
 		stopPeer()
 		compareReceivers(t, r, dir)
 	})
+}
+
+// differential returns how long both receive beside each other, 0 for as short as can be.
+func differential(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("PGMONETA_TEST_DIFFERENTIAL")
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("PGMONETA_TEST_DIFFERENTIAL: %v", err)
+	}
+	return d
+}
+
+// keepUp makes sure that the load goes on for that long.
+func keepUp(t *testing.T, load *pgtest.Load, d time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		load.WaitFor(t, 100)
+	}
 }
 
 // waitForFile waits until a file is there.

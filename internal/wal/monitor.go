@@ -27,6 +27,9 @@ type Monitor interface {
 	Stored(tli pg.Timeline, end pg.LSN, bytes int64)
 	// Shipped is called when a segment has arrived in the directory to ship to.
 	Shipped(tli pg.Timeline, end pg.LSN)
+	// Shipping tells how many stored segments have not arrived there, and since
+	// when there is something to ship; zero when nothing is.
+	Shipping(waiting int, since time.Time)
 	// Archive is called at the start with what is stored.
 	Archive(segments int, bytes int64)
 	// Slot tells how the server sees our slot: wal_status, or "missing", and the

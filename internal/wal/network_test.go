@@ -1,7 +1,9 @@
 package wal
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -129,4 +132,43 @@ func TestReceiverNoticesAHalfOpenConnection(t *testing.T) {
 	x.silent.Store(false)
 	conns := m.snapshot().conns
 	m.wait(t, "a new connection", func(m seen) bool { return m.conns > conns })
+}
+
+// The probe waited for ever for an answer that a dead network had swallowed, and
+// with it the news that a server waits for us synchronously.
+func TestProbeNeverHangs(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	x := newProxy(t, s)
+	p := params(s)
+	p.Port = x.port()
+	ctx := context.Background()
+	conn, err := pgrepl.Connect(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := &Receiver{Params: p, Slot: "pgmoneta", Monitor: &record{}, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	probe := r.newProbe(source{params: p}, conn, func(err error) { t.Errorf("the probe ends the session: %v", err) })
+	defer probe.close()
+	probe.turn(ctx)
+	if probe.conn == nil {
+		t.Fatal("the probe has no connection")
+	}
+	x.silent.Store(true)
+	for _, what := range []string{"asking", "connecting"} {
+		began := time.Now()
+		probe.turn(ctx)
+		if took := time.Since(began); took > probePatience+2*time.Second || probe.conn != nil {
+			t.Errorf("%s took %s, limit %s", what, took, probePatience)
+		}
+	}
+	x.silent.Store(false)
+	s.Exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+	s.Exec(t, "SELECT pg_reload_conf()")
+	for deadline := time.Now().Add(30 * time.Second); !r.eager.Load(); probe.turn(ctx) {
+		if time.Now().After(deadline) {
+			t.Fatal("the probe sees nothing when the network is back")
+		}
+	}
 }

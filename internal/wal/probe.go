@@ -11,8 +11,14 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 )
 
-// probeInterval is how soon a change on the server is noticed.
-const probeInterval = 5 * time.Second
+const (
+	// probeInterval is how soon a change on the server is noticed.
+	probeInterval = 5 * time.Second
+	// probePatience is how long one look may take, connecting included. A server
+	// that is slower than that, or a network that swallows everything, only means
+	// that nothing is known: whether the stream is over is for its own limits to say.
+	probePatience = 5 * time.Second
+)
 
 // A probe looks at the server beside a stream: whether commits may be waiting for
 // our flush, whether it is still the member that is wanted, and how it sees our
@@ -41,15 +47,23 @@ func (r *Receiver) newProbe(src source, stream *pgrepl.Conn, leave context.Cance
 func (p *probe) run(ctx context.Context) {
 	defer p.close()
 	for ctx.Err() == nil {
-		if p.conn == nil {
-			p.connect(ctx)
-		}
-		if p.conn != nil {
-			if err := p.look(ctx); err != nil {
-				p.close()
-			}
-		}
+		p.turn(ctx)
 		rest(ctx, probeInterval)
+	}
+}
+
+// turn looks once, connecting first where that is needed.
+func (p *probe) turn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	if p.conn == nil {
+		p.connect(ctx)
+	}
+	if p.conn == nil {
+		return
+	}
+	if err := p.look(ctx); err != nil {
+		p.close()
 	}
 }
 

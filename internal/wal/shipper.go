@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -26,6 +28,10 @@ type shipper struct {
 	wake   chan struct{} // holds one token when something was stored
 	cancel context.CancelFunc
 	done   chan struct{}
+	there  map[string]bool // what had arrived when that could be seen last
+
+	mu    sync.Mutex
+	since time.Time // when there was something to ship first; zero when nothing is
 }
 
 // startShipper ships to <to>/<server>/wal.
@@ -42,10 +48,34 @@ func (s *shipper) stored() {
 	if s == nil {
 		return
 	}
+	s.mu.Lock()
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// tell reports how many segments are waiting.
+func (s *shipper) tell(waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.r.Monitor.Shipping(waiting, s.since)
+}
+
+// shipped notes that everything was shipped that was stored when the pass began.
+func (s *shipper) shipped(began time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Time{}
+	if len(s.wake) > 0 { // the next pass finds out what
+		s.since = began
+		return
+	}
+	s.r.Monitor.Shipping(0, s.since)
 }
 
 // close stops after the file in progress and waits for it.
@@ -66,8 +96,10 @@ func (s *shipper) run(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
+		began := time.Now()
 		err := s.ship(ctx)
 		if err == nil {
+			s.shipped(began)
 			backoff, last = newBackoff(time.Minute), ""
 			continue
 		}
@@ -82,20 +114,37 @@ func (s *shipper) run(ctx context.Context) {
 
 // ship copies everything that is stored and not there yet.
 func (s *shipper) ship(ctx context.Context) error {
-	if err := durable.MkdirAll(s.r.FS, s.dir); err != nil {
-		return err
-	}
-	there, err := s.names()
-	if err != nil {
-		return err
-	}
 	listing, err := s.r.Repo.ListWAL(ctx)
 	if err != nil {
 		return err
 	}
-	for _, tli := range listing.Histories {
+	// That the directory cannot be used must not hide how much is waiting.
+	err = s.look()
+	waiting := slices.DeleteFunc(listing.Segments, func(name string) bool { return s.there[name] })
+	s.tell(len(waiting))
+	if err != nil {
+		return err
+	}
+	if err := s.histories(ctx, listing.Histories); err != nil {
+		return err
+	}
+	for i, name := range waiting {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.segment(ctx, name); err != nil {
+			return fmt.Errorf("segment %s: %w", name, err)
+		}
+		s.there[name] = true
+		s.tell(len(waiting) - i - 1)
+	}
+	return nil
+}
+
+func (s *shipper) histories(ctx context.Context, timelines []pg.Timeline) error {
+	for _, tli := range timelines {
 		name := pg.HistoryName(tli)
-		if there[name] {
+		if s.there[name] {
 			continue
 		}
 		content, err := s.r.Repo.HistoryContent(ctx, tli)
@@ -106,31 +155,23 @@ func (s *shipper) ship(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, name := range listing.Segments {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if there[name] {
-			continue
-		}
-		if err := s.segment(ctx, name); err != nil {
-			return fmt.Errorf("segment %s: %w", name, err)
-		}
-	}
 	return nil
 }
 
-// names lists what was shipped.
-func (s *shipper) names() (map[string]bool, error) {
+// look makes the directory and finds out what has arrived there.
+func (s *shipper) look() error {
+	if err := durable.MkdirAll(s.r.FS, s.dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	there := map[string]bool{}
+	s.there = map[string]bool{}
 	for _, e := range entries {
-		there[e.Name()] = true
+		s.there[e.Name()] = true
 	}
-	return there, nil
+	return nil
 }
 
 func (s *shipper) temp(name string) string { return filepath.Join(s.dir, "."+name+".tmp") }

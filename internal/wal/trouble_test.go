@@ -259,10 +259,12 @@ func TestShippingCopiesSegmentsAndNeverDelaysReceiving(t *testing.T) {
 	s.Exec(t, "SELECT pg_switch_wal()")
 	end := lsn(t, s)
 	m.wait(t, "the last segment to be stored", func(m seen) bool { return m.stored >= pg.SegmentSize(mib).Start(end) })
+	m.wait(t, "the lag to show", func(m seen) bool { return m.waiting >= 2 && !m.behind.IsZero() })
 	if err := os.Remove(block); err != nil {
 		t.Fatal(err)
 	}
 	m.wait(t, "the last segment to be shipped", func(m seen) bool { return m.shipped >= pg.SegmentSize(mib).Start(end) })
+	m.wait(t, "the lag to be gone", func(m seen) bool { return m.waiting == 0 && m.behind.IsZero() })
 	stop()
 	listing, err := r.ListWAL(context.Background())
 	if err != nil || len(listing.Segments) < 2 {

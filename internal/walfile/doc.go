@@ -26,6 +26,10 @@
 // [*DifferentError], WAL of another cluster a [*ForeignError]; neither changes
 // anything. Pushing works beside a receiver that stores the same segments.
 //
+// A segment is given up only on request, and never in silence: a [*DroppedError]
+// means that its hole is recorded in the repository, or remembered beside the
+// source, durably, until a later push can record it. Storing it later fills it.
+//
 // The spool only ever saves time. An entry has its final name when it is
 // complete and checked, belongs to one repository and to one boot of the
 // machine, and is checked again when it is taken. Nothing in the spool is needed.

@@ -85,16 +85,26 @@ func (e *ForeignError) Error() string {
 }
 
 // A DroppedError reports a segment that was not archived because the queue was
-// full and dropping was allowed. It leaves a hole.
+// full and dropping was allowed. It leaves a hole, which is recorded in the
+// repository or remembered in pg_wal until it can be.
 type DroppedError struct {
 	Queued int64 // bytes that wait to be archived
 	Limit  int64
+
+	Remembered string // file that remembers the hole; empty when it is recorded
+	Err        error  // why it could not be recorded
 }
 
 func (e *DroppedError) Error() string {
-	return fmt.Sprintf("DROPPED, the archive has a hole now: %d bytes wait to be archived, the limit is %d: "+
+	text := fmt.Sprintf("DROPPED, the archive has a hole now: %d bytes wait to be archived, the limit is %d: "+
 		"find out why archiving is slow and take a full backup", e.Queued, e.Limit)
+	if e.Remembered != "" {
+		text += fmt.Sprintf("; the hole cannot be recorded in the repository (%v): %s stands for it until a push can", e.Err, e.Remembered)
+	}
+	return text
 }
+
+func (e *DroppedError) Unwrap() error { return e.Err }
 
 // A refusal marks an error that trying again does not mend.
 type refusal struct{ error }

@@ -26,6 +26,8 @@ type Prefetcher struct {
 	Linger time.Duration
 	// Life is how long it works at most; one minute when 0.
 	Life time.Duration
+
+	ending func() // for tests: nothing is left to do, and the lock is still held
 }
 
 const (
@@ -52,17 +54,35 @@ func (p *Prefetcher) Run(ctx context.Context) error {
 	if err != nil {
 		return annotate(p.Server, "prefetch", err)
 	}
+	for {
+		seen, held, err := p.hold(ctx, a, s)
+		// A delivery that found the lock taken has started nobody, and may have come
+		// after our last look at the want. It set its want before it looked at the
+		// lock; we look at the want after we gave the lock up. One of us sees the other.
+		now, ok := s.wanted()
+		if ctx.Err() != nil || !held || !ok || now == seen {
+			return annotate(p.Server, "prefetch", err)
+		}
+	}
+}
+
+// hold fills the spool for as long as there is work, if it gets the lock. seen is
+// the want on which it decided that there is none.
+func (p *Prefetcher) hold(ctx context.Context, a *archive, s *spool) (seen want, held bool, err error) {
 	lock, err := s.lock(ctx, startPatience)
 	var locked *durable.LockedError
 	if errors.As(err, &locked) {
-		return nil
+		return want{}, false, nil
 	}
 	if err != nil {
-		return annotate(p.Server, "prefetch", err)
+		return want{}, false, err
 	}
-	defer func() { _ = lock.Release() }()
 	f := &filler{archive: a, spool: s, active: map[string]bool{}}
-	return annotate(p.Server, "prefetch", f.run(ctx, orDefault(p.Linger, defaultLinger), orDefault(p.Life, defaultLife)))
+	err = f.run(ctx, orDefault(p.Linger, defaultLinger), orDefault(p.Life, defaultLife))
+	if p.ending != nil {
+		p.ending()
+	}
+	return f.seen, true, errors.Join(err, lock.Release())
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -76,6 +96,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 type filler struct {
 	archive *archive
 	spool   *spool
+	seen    want // by plan, at its last look; zero when there was none
 
 	mu     sync.Mutex
 	active map[string]bool // segments handed out and not finished
@@ -100,15 +121,16 @@ func (f *filler) run(ctx context.Context, linger, life time.Duration) error {
 
 // plan hands out the first segment of the window that nobody has prepared, again and again.
 func (f *filler) plan(ctx context.Context, todo chan<- string, linger time.Duration, end time.Time) {
-	var last want
 	moved := time.Now()
 	for time.Now().Before(end) {
 		w, ok := f.spool.wanted()
+		last := f.seen
+		f.seen = w
 		if !ok {
 			return
 		}
 		if w != last {
-			last, moved = w, time.Now()
+			moved = time.Now()
 			f.tidy()
 		}
 		name := f.next(w)

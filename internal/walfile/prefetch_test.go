@@ -262,6 +262,82 @@ func TestOnePrefetcherAtATime(t *testing.T) {
 	}
 }
 
+// A delivery that comes between the prefetcher's last look and the end of its lock
+// starts nobody, because the spool is taken. The ending one must see it.
+func TestPrefetcherSeesDeliveryWhileItEnds(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name         string
+		archived     int // segments
+		damaged      int // one of them, 0 for none
+		linger, life time.Duration
+		then         int // the segment delivered while it ends
+		want         []int
+	}{
+		{"because the spool is full", 9, 0, time.Millisecond, time.Hour, 2, []int{3, 4}},
+		{"because its time is up", 9, 0, time.Hour, 50 * time.Millisecond, 2, []int{3, 4}},
+		{"because the archive has no more", 2, 0, time.Hour, time.Hour, 4, []int{5, 6}},
+		{"because of damage", 9, 1, time.Hour, time.Hour, 2, []int{3, 4}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			for i := range tt.archived {
+				b.store(name(1, i), content(name(1, i)))
+			}
+			if tt.damaged != 0 {
+				b.must(os.Truncate(b.object(name(1, tt.damaged)), 5000))
+			}
+			s := b.spool()
+			b.must(s.setWant(want{key: s.key, segment: name(1, 0), size: testSegment, ahead: 2}))
+
+			g := b.getter()
+			g.Ahead = 2
+			g.Start = func(string) error {
+				t.Error("the delivery found the spool free")
+				return nil
+			}
+			p := Prefetcher{BaseDir: b.base, Server: testServer, Dir: s.dir, Linger: tt.linger, Life: tt.life}
+			p.ending = func() {
+				p.ending = nil
+				p.Linger, p.Life = time.Millisecond, time.Hour
+				for i := tt.archived; i < 9; i++ {
+					b.store(name(1, i), content(name(1, i)))
+				}
+				b.delivers(g, name(1, tt.then), content(name(1, tt.then)))
+			}
+			b.must(p.Run(context.Background()))
+			var want []string
+			for _, i := range tt.want {
+				want = append(want, name(1, i))
+			}
+			b.waitPrepared(want...)
+		})
+	}
+}
+
+// Deliveries that look at the same time do not take each other for a prefetcher.
+func TestLookingAtSpoolIsNotBeingBusy(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	s := b.spool()
+	b.must(os.Mkdir(s.dir, 0o700))
+	b.must(os.WriteFile(s.path(lockName), nil, 0o600))
+	var looking sync.WaitGroup
+	for range 8 {
+		looking.Go(func() {
+			for range 200 {
+				if s.busy() {
+					t.Error("the spool is free and busy")
+					return
+				}
+			}
+		})
+	}
+	looking.Wait()
+}
+
 func TestPrefetcherEndsWhenItsTimeIsUp(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

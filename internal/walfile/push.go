@@ -80,14 +80,31 @@ func (p *Pusher) push(ctx context.Context, path string) error {
 	if err := bind(ctx, r, src.system); err != nil {
 		return err
 	}
+	// Holes that earlier pushes left unrecorded. What this one brings may be stored nevertheless.
+	if err := recall(ctx, r, filepath.Dir(path)); err != nil && p.Warn != nil {
+		p.Warn(fmt.Sprintf("server %q: dropped segments are still not recorded as holes: %v", p.Server, err))
+	}
 	if err := p.queue(ctx, r, src); err != nil {
 		return err
 	}
-	err = p.store(ctx, r, src)
+	return p.keep(ctx, r, src)
+}
+
+// keep stores src or makes sure that it is stored.
+func (p *Pusher) keep(ctx context.Context, r *repo.Repository, src *source) error {
+	err := p.store(ctx, r, src)
 	if errors.Is(err, fs.ErrExist) {
 		err = p.compare(ctx, r, src)
 	}
-	return err
+	if err != nil || !pg.IsSegmentName(src.name) {
+		return err
+	}
+	// It is archived, whatever becomes of the record of a hole it has filled: a
+	// check of the archive removes that too.
+	if err := r.FillHolesAround(ctx, src.name, pg.SegmentSize(src.size)); err != nil && p.Warn != nil {
+		p.Warn(fmt.Sprintf("server %q: %s is archived, but the hole it fills stays recorded: %v", p.Server, src.name, err))
+	}
+	return nil
 }
 
 // open opens the repository. base_dir must be there: making it would fill the
@@ -181,8 +198,8 @@ func bind(ctx context.Context, r *repo.Repository, system string) error {
 	return err
 }
 
-// queue applies the limit. Only segments are ever dropped, and none that is
-// archived already: that takes no time.
+// queue applies the limit. Only complete segments are ever dropped, and none that
+// is archived already: that takes no time.
 func (p *Pusher) queue(ctx context.Context, r *repo.Repository, src *source) error {
 	if p.MaxQueue == 0 {
 		return nil
@@ -198,8 +215,8 @@ func (p *Pusher) queue(ctx context.Context, r *repo.Repository, src *source) err
 	if err != nil {
 		return err
 	}
-	if p.Drop && src.small == nil && !stored {
-		return &DroppedError{Queued: queued, Limit: p.MaxQueue}
+	if p.Drop && pg.IsSegmentName(src.name) && !stored {
+		return p.drop(ctx, r, src, queued)
 	}
 	if p.Warn != nil {
 		p.Warn(fmt.Sprintf("server %q: %s: archiving falls behind: %d bytes wait in pg_wal, the limit is %d: "+

@@ -10,11 +10,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
 func (b *bench) pusher() *Pusher {
@@ -263,11 +267,147 @@ func TestQueueLimit(t *testing.T) {
 	p.Drop = true
 	err := push(p, b.wal(name(1, 2)))
 	var dropped *DroppedError
-	if !errors.As(err, &dropped) || dropped.Queued != waiting || dropped.Limit != waiting-1 {
+	if !errors.As(err, &dropped) || dropped.Queued != waiting || dropped.Limit != waiting-1 || dropped.Err != nil {
 		t.Errorf("above the limit, dropping: %v", err)
 	}
 	absent(t, b.object(name(1, 2)))
+	b.holes(name(1, 2))
 	b.must(push(p, b.wal(name(1, 1))))         // archived already: nothing is lost
 	b.must(push(p, b.wal("00000002.history"))) // never dropped
 	b.delivers(b.getter(), "00000002.history", []byte(testHistory))
+	b.must(push(p, b.produce(name(1, 3)+".partial", content(name(1, 3)))))
+	b.receive(name(1, 3), content(name(1, 3))) // the receiver has it and will store it
+	if err := push(p, b.wal(name(1, 3))); !errors.As(err, &dropped) {
+		t.Errorf("above the limit, dropping: %v", err)
+	}
+	b.holes(name(1, 2))
+}
+
+// holes fails the test unless these segments are recorded as dropped, and nothing else is.
+func (b *bench) holes(segments ...string) {
+	b.t.Helper()
+	list, err := b.repo.Holes(context.Background())
+	b.must(err)
+	var have []string
+	for _, h := range list {
+		have = append(have, pg.SegmentName(h.Timeline, h.From, testSegment))
+		if h.Cause != repo.CauseDropped || h.To-h.From != pg.LSN(testSegment) || time.Since(h.NoticedAt).Abs() > time.Hour {
+			b.t.Errorf("recorded: %+v", h)
+		}
+	}
+	if !slices.Equal(have, segments) {
+		b.t.Errorf("recorded as dropped: %v, want %v", have, segments)
+	}
+}
+
+// pages makes a segment in which every page has its header, as a check wants it.
+func pages(segment string) []byte {
+	b := content(segment)
+	tli, start, _ := pg.ParseSegmentName(segment, testSegment)
+	for at := 8192; at < len(b); at += 8192 {
+		h := walpage.Header{Magic: 0xD116, Timeline: tli, Address: start + pg.LSN(at)}
+		copy(b[at:], h.Append(nil))
+	}
+	return b
+}
+
+// full makes b a server whose queue is over the limit and returns a pusher that drops.
+func (b *bench) full(segments ...string) *Pusher {
+	for _, s := range segments {
+		b.produce(s, pages(s))
+		b.produce(filepath.Join("archive_status", s+".ready"), nil)
+	}
+	p := b.pusher()
+	p.MaxQueue, p.Drop = 1, true
+	return p
+}
+
+func (b *bench) dropped(err error) *DroppedError {
+	b.t.Helper()
+	var dropped *DroppedError
+	if !errors.As(err, &dropped) {
+		b.t.Fatalf("push returns %v, want a DroppedError", err)
+	}
+	return dropped
+}
+
+func TestLaterPushFillsHoleOfDroppedSegment(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	p := b.full(name(1, 1), name(1, 2), name(1, 3))
+	for i := 1; i <= 3; i++ {
+		b.dropped(push(p, b.wal(name(1, i))))
+	}
+	b.holes(name(1, 1), name(1, 2), name(1, 3))
+	p.Drop = false
+	b.must(push(p, b.wal(name(1, 2))))
+	b.holes(name(1, 1), name(1, 3))
+	ctx := context.Background()
+	_, err := b.repo.StoreSegment(ctx, name(1, 3), testSegment, bytes.NewReader(pages(name(1, 3))), container.Zstd, 3)
+	b.must(err) // the receiver
+	b.holes(name(1, 1))
+	b.must(push(p, b.wal(name(1, 1))))
+	b.holes()
+}
+
+// The repository's disk takes no hole either: what was dropped is remembered in
+// pg_wal until it can be recorded. When even that fails nothing is dropped.
+func TestDroppedSegmentIsRememberedWhenDiskIsFull(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	full := true
+	fsys, err := durable.NewFault(b.base, func(op durable.Op) error {
+		if full && op.Kind == "create" {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	b.must(err)
+	p := b.full(name(1, 1), name(1, 2), name(1, 3), name(1, 4))
+	p.FS = fsys
+	var warnings []string
+	p.Warn = func(text string) { warnings = append(warnings, text) }
+
+	b.produce(droppedDirectory, nil) // in the way
+	if err := push(p, b.wal(name(1, 1))); !errors.Is(err, syscall.ENOSPC) || IsRefusal(err) || errors.As(err, new(*DroppedError)) {
+		t.Errorf("neither recorded nor remembered: %v", err)
+	}
+	b.must(os.Remove(b.wal(droppedDirectory)))
+
+	for i := 1; i <= 2; i++ {
+		d := b.dropped(push(p, b.wal(name(1, i))))
+		if info, err := os.Stat(d.Remembered); err != nil || info.Size() != 0 || !errors.Is(d.Err, syscall.ENOSPC) || !strings.Contains(d.Error(), d.Remembered) {
+			t.Errorf("remembered as %+v: %v", d, err)
+		}
+	}
+	b.must(os.WriteFile(b.wal(droppedDirectory)+"/0123456789abcdef."+name(1, 9)+".1048576", nil, 0o600)) // of another repository
+	b.holes()
+	if len(warnings) != 2 || !strings.Contains(warnings[1], "still not recorded") {
+		t.Errorf("said: %q", warnings)
+	}
+	full = false
+	b.receive(name(1, 2), pages(name(1, 2))) // came another way in between
+	b.dropped(push(p, b.wal(name(1, 3))))
+	b.holes(name(1, 1), name(1, 3))
+	if left, err := os.ReadDir(b.wal(droppedDirectory)); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func FuzzParseDropped(f *testing.F) {
+	f.Add("k.000000010000000000000001.16777216")
+	f.Add("k.000000010000000000000001.0")
+	f.Add("k.0000000100000000000000FF.1073741824")
+	f.Add("other.000000010000000000000001.16777216")
+	f.Add("k..-1")
+	f.Fuzz(func(t *testing.T, name string) {
+		g, ok := parseDropped("k", name)
+		if !ok {
+			return
+		}
+		tli, start, err := pg.ParseSegmentName(g.segment, g.size)
+		if err != nil || pg.SegmentName(tli, start, g.size) != g.segment || !g.size.Valid() {
+			t.Errorf("%q stands for %+v", name, g)
+		}
+	})
 }

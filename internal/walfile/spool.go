@@ -67,15 +67,12 @@ func (s *spool) ready(segment string) bool {
 	return err == nil
 }
 
-// busy reports whether a prefetcher is at work.
+// busy reports whether a prefetcher has the spool. One that is about to end has
+// it too, and looks at the want once more when it has given it up: a want that
+// was set before asking is seen by that prefetcher or by the next one.
 func (s *spool) busy() bool {
-	lock, err := durable.TryLock(s.path(lockName))
-	if err != nil {
-		var locked *durable.LockedError
-		return errors.As(err, &locked)
-	}
-	_ = lock.Release()
-	return false
+	locked, err := durable.Locked(s.path(lockName))
+	return locked && err == nil
 }
 
 // A want tells the prefetcher which segment was delivered last.
@@ -120,13 +117,17 @@ func (w want) window() []string {
 	return names
 }
 
+// wanted returns the want, the zero want and false when there is none of this repository.
 func (s *spool) wanted() (want, bool) {
 	b, err := os.ReadFile(s.path(wantName))
 	if err != nil {
 		return want{}, false
 	}
 	w, err := parseWant(string(b))
-	return w, err == nil && w.key == s.key
+	if err != nil || w.key != s.key {
+		return want{}, false
+	}
+	return w, true
 }
 
 // setWant makes the spool if it is missing.

@@ -27,7 +27,20 @@ func (w *worker) receive(ctx context.Context) error {
 		ShipTo:    w.ShipTo,
 		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
+	defer w.fill(ctx)()
 	return r.Run(ctx)
+}
+
+// fill fills holes from the archive directory, if there is one, until stop is called.
+func (w *worker) fill(ctx context.Context) (stop func()) {
+	if w.FillFrom == "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f := wal.Filler{Repo: w.repo, Dir: w.FillFrom, Codec: w.Codec, Level: w.Level, Log: w.log}
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Run(ctx) })
+	return func() { cancel(); wg.Wait() }
 }
 
 // sweep removes what jobs of an earlier life left, unless a job is running now.
@@ -65,6 +78,8 @@ func newMonitor(slot *shmem.Server) *monitor {
 	slot.Streaming.Store(0)
 	slot.FlushLagSince.Store(0)
 	slot.StoreQueue.Store(0)
+	slot.ShipQueue.Store(0)
+	slot.ShipLagSince.Store(0)
 	return &monitor{slot: slot}
 }
 
@@ -165,6 +180,15 @@ func (m *monitor) Stored(_ pg.Timeline, end pg.LSN, bytes int64) {
 }
 
 func (m *monitor) Shipped(_ pg.Timeline, end pg.LSN) { m.slot.ShippedLSN.Store(uint64(end)) }
+
+func (m *monitor) Shipping(waiting int, since time.Time) {
+	m.slot.ShipQueue.Store(int64(waiting))
+	if since.IsZero() {
+		m.slot.ShipLagSince.Store(0)
+		return
+	}
+	m.slot.ShipLagSince.StoreTime(since)
+}
 
 func (m *monitor) Archive(segments int, bytes int64) {
 	m.slot.WALFiles.Store(uint64(segments))

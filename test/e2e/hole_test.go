@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -45,5 +47,45 @@ func TestAHoleIsRecordedAndABackupFollowsByItself(t *testing.T) {
 	copy := d.restored(t, s.Major, "primary", "latest")
 	if n := copy.QueryString(t, "SELECT count(*) FROM marker"); n != "30001" {
 		t.Errorf("%s rows in the server restored from the backup after the hole", n)
+	}
+}
+
+// The server itself no longer has the WAL, but archives it with another program as well: the hole is filled from
+// there, checked, and can be restored across.
+func TestAHoleIsFilledFromTheArchiveDirectory(t *testing.T) {
+	t.Parallel()
+	archive := filepath.Join(t.TempDir(), "archive")
+	if err := os.Mkdir(archive, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Own(t, archive)
+	s := pgtest.Start(t, pgtest.Options{Major: pgtest.Newest(t), WALSegmentSize: 1, Settings: map[string]string{
+		"archive_mode": "on", "archive_command": "gzip < %p > " + archive + "/%f.tmp && mv " + archive + "/%f.tmp " + archive + "/%f.gz",
+		"max_wal_size": "2MB", "min_wal_size": "2MB", "wal_keep_size": "0", "max_slot_wal_keep_size": "4MB"}})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "on_gap = continue", "wal_archive = "+archive)
+	d.waitStreaming(t, "primary")
+	d.must(t, "backup", "primary")
+	d.kill()
+	s.Exec(t, "CREATE TABLE marker (i int)")
+	for range 30 {
+		s.Exec(t, "INSERT INTO marker SELECT generate_series(1, 1000)")
+		s.SwitchWAL(t)
+	}
+	s.Exec(t, "CHECKPOINT")
+	s.WaitFor(t, "(SELECT wal_status FROM pg_replication_slots) = 'lost'")
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	s.Exec(t, "INSERT INTO marker VALUES (1)")
+	d.stored(t, "primary", s.SwitchWAL(t))
+	waitFor(t, 30*time.Second, "the hole to be filled", func() error {
+		if n := d.status(t, "primary")["Holes"]; n != 0.0 {
+			return fmt.Errorf("%v holes", n)
+		}
+		return nil
+	})
+	d.must(t, "wal", "check", "primary")
+	copy := d.restored(t, s.Major, "primary", "latest")
+	if n := copy.QueryString(t, "SELECT count(*) FROM marker"); n != "30001" {
+		t.Errorf("%s rows in the server restored across the filled hole", n)
 	}
 }

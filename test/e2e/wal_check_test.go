@@ -178,7 +178,8 @@ func (d *daemon) holeShows(t *testing.T, segment, span string) {
 	if first, _ := status["FirstHole"].(string); !strings.HasPrefix(first, span+": segment missing") {
 		t.Errorf("FirstHole is %v", status["FirstHole"])
 	}
-	if page := d.scrape(t); !strings.Contains(page, `pgmoneta_wal_gaps{server="primary"} 1`) {
+	page := d.scrape(t)
+	if !strings.Contains(page, `pgmoneta_wal_gaps{server="primary"} 1`) || !strings.Contains(page, `pgmoneta_wal_gap_bytes{server="primary"} 1.048576e+06`) {
 		t.Errorf("metrics do not show the hole:\n%s", page)
 	}
 }

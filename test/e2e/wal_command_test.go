@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -183,4 +184,85 @@ func TestRecoveryStopsAtHole(t *testing.T) {
 	if n := accepted.QueryString(t, "SELECT count(*) FROM filler"); n == "0" || n == s.QueryString(t, "SELECT count(*) FROM filler") {
 		t.Errorf("%s rows after the accepted hole", n)
 	}
+}
+
+// Segments that archive_command gives up are holes until they come another way. Here the daemon is down
+// meanwhile, and streams them when it is back.
+func TestDroppedSegmentsAreHolesUntilTheyAreStreamed(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{Major: pgtest.Newest(t), WALSegmentSize: 1, Settings: map[string]string{"archive_mode": "on"}})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "on_gap = continue")
+	d.waitStreaming(t, "primary")
+	d.kill()
+	s.Exec(t, "ALTER SYSTEM SET archive_command = '"+d.walCommand("push --max-queue 1K --drop-when-full primary %p")+"'")
+	s.Exec(t, "SELECT pg_reload_conf()")
+	fillWAL(t, s, 5)
+	last := s.SwitchWAL(t)
+	s.WaitFor(t, fmt.Sprintf("(SELECT last_archived_wal >= '%s' FROM pg_stat_archiver)", last))
+	if out, code := d.cli(t, "wal", "check", "--offline", "primary"); code != 2 || !strings.Contains(out, "dropped") || !strings.Contains(out, "archive_command") {
+		t.Errorf("wal check: exit %d, want 2 and what was dropped\n%s", code, out)
+	}
+	if log := s.Log(t); !strings.Contains(log, last+": DROPPED, the archive has a hole now") {
+		t.Errorf("the log does not tell of %s:\n%s", last, log)
+	}
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	waitFor(t, 20*time.Second, "the holes to be filled", func() error {
+		if n := d.status(t, "primary")["Holes"]; n != 0.0 {
+			return fmt.Errorf("%v holes", n)
+		}
+		return nil
+	})
+	d.must(t, "wal", "check", "primary")
+	waitFor(t, 20*time.Second, "the state of the slot", func() error {
+		if page := d.scrape(t); !strings.Contains(page, `state="reserved"} 1`) || !strings.Contains(page, "pgmoneta_wal_slot_retained_bytes") {
+			return fmt.Errorf("the metrics page:\n%s", page)
+		}
+		return nil
+	})
+}
+
+// The receiver lags behind, and archive_command stores what comes much later: in between the archive has a gap. When the
+// receiver goes on, in a new process, it must go on at the gap and not after the newest segment.
+func TestReceiverThatLagsGoesOnAtTheGapBeforePushedSegments(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"archive_mode": "on", "archive_command": "true"}})
+		d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "on_gap = stop")
+		d.waitStreaming(t, "primary")
+		d.must(t, "backup", "primary")
+		worker := d.worker(t, "primary")
+		if err := syscall.Kill(worker, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		fillWAL(t, s, 5)
+		gap := s.SwitchWAL(t)
+		s.WaitFor(t, fmt.Sprintf("(SELECT last_archived_wal >= '%s' FROM pg_stat_archiver)", gap))
+		s.Exec(t, "ALTER SYSTEM SET archive_command = '"+d.walCommand("push primary %p")+"'")
+		s.Exec(t, "SELECT pg_reload_conf()")
+		fillWAL(t, s, 5)
+		pushed := s.SwitchWAL(t)
+		s.WaitFor(t, fmt.Sprintf("(SELECT last_archived_wal >= '%s' FROM pg_stat_archiver)", pushed))
+		if names := d.archivedOn(t, "00000001"); slices.Contains(names, gap) || !slices.Contains(names, pushed) {
+			t.Fatalf("the archive has %v; want it without %s and with %s", names, gap, pushed)
+		}
+
+		if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, 30*time.Second, "the gap to be received", func() error {
+			if names := d.archivedOn(t, "00000001"); !slices.Contains(names, gap) {
+				return fmt.Errorf("%s is not in %v", gap, names)
+			}
+			return nil
+		})
+		s.SwitchWAL(t)
+		resp := d.must(t, "wal", "check", "primary")
+		number(t, resp, "NumberOfHoles", 0)
+		if ranges := resp["Ranges"].([]any); len(ranges) != 1 {
+			t.Errorf("the archive has %d ranges: %v", len(ranges), ranges)
+		}
+		pgtest.EqualContent(t, s, d.restored(t, major, "primary", "latest"))
+	})
 }
