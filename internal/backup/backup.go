@@ -171,7 +171,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 		total += ts.Bytes
 	}
 	j.summary.FrameBytes = j.frameBytes(total)
-	l := layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes}
+	l := layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
 	pipe, err := newPipeline(ctx, j.summary.Label, l, j.known, j.stage, j.rows)
 	if err != nil {
 		return nil, err

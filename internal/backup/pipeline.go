@@ -22,6 +22,7 @@ import (
 type pipeline struct {
 	label  repo.Label
 	codec  container.Codec
+	limit  int64 // of a pack
 	stage  storage.Stage
 	rows   *repo.ManifestWriter
 	known  *known
@@ -84,14 +85,15 @@ type layout struct {
 	codec   container.Codec
 	level   int
 	workers int
-	frame   int // plain bytes of a frame, at most [container.FrameLimit]
+	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
+	pack    int64 // stored bytes at which a pack is closed
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
 func newPipeline(ctx context.Context, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
-	p := &pipeline{label: label, codec: l.codec, stage: stage, rows: rows, known: k, row: map[int]int{},
+	p := &pipeline{label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{},
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
@@ -323,7 +325,7 @@ func (p *pipeline) place(f *frame) error {
 		pc.of.add(pc, row, number, len(f.plain))
 		p.table[row].Live += int64(pc.length)
 	}
-	if fresh && p.pack.writer.Len() >= repo.PackTarget {
+	if fresh && p.pack.writer.Len() >= p.limit {
 		return p.closePack()
 	}
 	return nil
