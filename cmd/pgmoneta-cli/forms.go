@@ -63,6 +63,8 @@ func forms() []form {
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
+		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
+		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
 		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
 		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
 	}
@@ -132,6 +134,12 @@ func progress(c call) mgmt.Document {
 func walCheck(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Quick": c.options.Has("--quick")}
 }
+
+func repoCheck(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Mode": c.word(1)}
+}
+
+func serverOnly(c call) mgmt.Document { return mgmt.Document{"Server": c.word(0)} }
 
 func s3List(c call) mgmt.Document {
 	args := mgmt.Document{"Server": c.word(0)}

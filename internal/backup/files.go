@@ -2,6 +2,7 @@ package backup
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -12,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -20,9 +20,12 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+const backupLabel = "backup_label"
+
 // Files are what a base backup sends, taken out of its tar archives.
 type files struct {
 	pipe *pipeline
+	base *base // of an incremental backup that the server makes; else nil
 	// received is told how many bytes of files have arrived.
 	received func(int64)
 
@@ -67,11 +70,52 @@ func (f *files) member(prefix string, h *tar.Header, in io.Reader) error {
 	}
 	e := &entry{file: row}
 	if row.Kind == repo.Regular {
-		if err := f.content(e, in); err != nil {
+		if err := f.regular(e, in); err != nil {
 			return err
 		}
 	}
 	return f.pipe.end(e)
+}
+
+// regular reads a regular file, however the server sends it.
+func (f *files) regular(e *entry, in io.Reader) error {
+	// What the server's manifest says of it.
+	name, size := e.file.Path, e.file.Size
+	read := f.content
+	if f.base != nil {
+		switch whole, sent := wholeName(name); {
+		case sent:
+			e.file.Path, read = whole, f.blocks
+		case name == backupLabel:
+			read = f.strippedLabel
+		}
+	}
+	sum, err := read(e, in)
+	if err != nil {
+		return fmt.Errorf("receive %s: %w", name, err)
+	}
+	f.count++
+	f.logical += e.file.Size
+	f.biggest = max(f.biggest, e.file.Size)
+	f.marks = append(f.marks, f.mark(name, size, checksum(sum)))
+	return nil
+}
+
+// wholeName returns the name of the file that an incremental file belongs to. Only
+// in directories of relations does the server send such files.
+func wholeName(name string) (string, bool) {
+	dir, file := path.Split(name)
+	whole, ok := strings.CutPrefix(file, incrementalPrefix)
+	top, _, _ := strings.Cut(dir, "/")
+	if !ok || whole == "" || top != "base" && top != "global" && top != "pg_tblspc" {
+		return "", false
+	}
+	return dir + whole, true
+}
+
+// checksum spells a CRC-32C as PostgreSQL does: its four bytes in memory order.
+func checksum(sum uint32) string {
+	return fmt.Sprintf("%02x%02x%02x%02x", byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
 }
 
 // row describes a member of the archive whose files lie below prefix. Names and
@@ -99,25 +143,28 @@ func row(prefix string, h *tar.Header) (repo.File, error) {
 	return r, nil
 }
 
-// content reads the bytes of a file straight into frames.
-func (f *files) content(e *entry, in io.Reader) error {
-	size := e.file.Size
-	// A file of a frame or more begins a frame, so that equal blocks of the same
-	// file make equal frames in the next backup. Small files share frames.
-	fresh := size >= container.FrameLimit
-	sum := uint32(0)
-	for at := int64(0); at < size; {
-		room, err := f.pipe.reserve(fresh && at == 0)
+// content reads the bytes of a file straight into frames and returns their CRC-32C.
+func (f *files) content(e *entry, in io.Reader) (uint32, error) {
+	f.pipe.begin(e.file.Path, e.file.Size)
+	sum, err := f.copy(e, 0, e.file.Size, 0, in)
+	e.file.CRC = checksum(sum)
+	return sum, err
+}
+
+// copy reads n bytes of a file from offset at and returns sum continued by them.
+func (f *files) copy(e *entry, at, n int64, sum uint32, in io.Reader) (uint32, error) {
+	for end := at + n; at < end; {
+		room, err := f.pipe.reserve()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		room = room[:min(int64(len(room)), size-at)]
+		room = room[:min(int64(len(room)), end-at)]
 		n, err := io.ReadFull(in, room)
 		if err != nil {
-			return fmt.Errorf("receive %s: %w", e.file.Path, err)
+			return 0, err
 		}
 		sum = crc32.Update(sum, castagnoli, room)
-		if e.file.Path == "backup_label" {
+		if e.file.Path == backupLabel {
 			f.label = append(f.label, room...)
 		}
 		f.pipe.commit(e, at, n)
@@ -125,13 +172,61 @@ func (f *files) content(e *entry, in io.Reader) error {
 		f.total += int64(n)
 		f.received(f.total)
 	}
-	// PostgreSQL prints the four bytes of the checksum in memory order.
-	e.file.CRC = fmt.Sprintf("%02x%02x%02x%02x", byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
-	f.count++
-	f.logical += size
-	f.biggest = max(f.biggest, size)
-	f.marks = append(f.marks, f.mark(e.file.Path, size, e.file.CRC))
-	return nil
+	return sum, nil
+}
+
+// blocks reads an incremental file, whose blocks replace those of the base. The
+// CRC-32C that it returns is that of what was sent; that of the file is not known.
+func (f *files) blocks(e *entry, in io.Reader) (uint32, error) {
+	crc := crc32.New(castagnoli)
+	sent, err := readBlockMap(io.TeeReader(in, crc), e.file.Size, f.base.blockSize)
+	if err != nil {
+		return 0, err
+	}
+	file, err := f.base.find(e.file.Path)
+	if err != nil {
+		return 0, err
+	}
+	e.over = &overlay{base: file, sent: sent, blockSize: f.base.blockSize}
+	e.file.Size = sent.size(f.base.blockSize)
+	f.base.sample(e.over)
+	sum := crc.Sum32()
+	if len(sent.blocks) > 0 {
+		f.pipe.beginBlocks()
+	}
+	for i := 0; i < len(sent.blocks); {
+		n := sent.run(i)
+		if sum, err = f.copy(e, int64(sent.blocks[i])*f.base.blockSize, int64(n)*f.base.blockSize, sum, in); err != nil {
+			return 0, err
+		}
+		i += n
+	}
+	return sum, nil
+}
+
+// labelLimit bounds the size of backup_label, which has a few lines.
+const labelLimit = 64 << 10
+
+// strippedLabel reads the backup_label of an incremental backup and keeps what a
+// whole data directory has in its place: with the lines that name the base
+// PostgreSQL would refuse to start.
+func (f *files) strippedLabel(e *entry, in io.Reader) (uint32, error) {
+	if e.file.Size > labelLimit {
+		return 0, fmt.Errorf("it has %d bytes", e.file.Size)
+	}
+	content, err := io.ReadAll(in)
+	if err != nil {
+		return 0, err
+	}
+	var kept []byte
+	for line := range bytes.Lines(content) {
+		if !bytes.HasPrefix(line, []byte("INCREMENTAL FROM ")) {
+			kept = append(kept, line...)
+		}
+	}
+	e.file.Size = int64(len(kept))
+	_, err = f.content(e, bytes.NewReader(kept))
+	return crc32.Checksum(content, castagnoli), err
 }
 
 func (f *files) mark(name string, size int64, checksum string) uint64 {

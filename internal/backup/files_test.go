@@ -6,6 +6,7 @@ import (
 	"context"
 	"hash/maphash"
 	"io"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func taken(t testing.TB, dir string, archive []byte) ([]repo.File, *repo.Reposit
 		t.Fatal(err)
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, label, container.None, 0, 2, stage, rows)
+	pipe, err := newPipeline(ctx, label, layout{codec: container.None, workers: 2, frame: smallFrame, pack: repo.PackTarget}, newKnown(), stage, rows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,12 +74,13 @@ func archiveOf(t testing.TB, members ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
+	content := rand.NewChaCha8([32]byte{1})
 	for _, h := range members {
 		h.Mode = 0o600
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.CopyN(w, zeros{}, h.Size); err != nil {
+		if _, err := io.CopyN(w, content, h.Size); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,17 +90,8 @@ func archiveOf(t testing.TB, members ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(i)
-	}
-	return len(p), nil
-}
-
 func TestFilesAreCutIntoFrames(t *testing.T) {
-	sizes := map[string]int64{"empty": 0, "small": 10, "other": 8192, "large": 3*container.FrameLimit + 100, "after": 5, "exact": container.FrameLimit}
+	sizes := map[string]int64{"empty": 0, "small": 10, "other": 8192, "large": 3*smallFrame + 100, "after": 5, "exact": smallFrame}
 	var members []tar.Header
 	for _, name := range []string{"empty", "small", "other", "large", "after", "exact"} {
 		members = append(members, tar.Header{Name: name, Typeflag: tar.TypeReg, Size: sizes[name]})
@@ -118,7 +111,7 @@ func TestFilesAreCutIntoFrames(t *testing.T) {
 		if covered != f.Size || len(f.Extents) > 1 {
 			t.Errorf("%s: %d of %d bytes in %d extents, want one run", f.Path, covered, f.Size, len(f.Extents))
 		}
-		if f.Size >= container.FrameLimit && f.Extents[0].Skip != 0 {
+		if f.Size >= smallFrame && f.Extents[0].Skip != 0 {
 			t.Errorf("%s does not begin a frame: %+v", f.Path, f.Extents[0])
 		}
 	}

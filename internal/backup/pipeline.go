@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"sync"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -12,13 +14,18 @@ import (
 )
 
 // A pipeline turns files into frames of packs and rows of the manifest, in the
-// order in which they are added. One goroutine adds, several encode, one
+// order in which they are added. One goroutine adds, several hash and encode, one
 // writes. The number of frames under way is fixed; when all are, add waits.
+//
+// A frame is hashed first. When an equal one is stored already, in the packs of
+// the base or of this backup, it is referred to and neither encoded nor stored.
 type pipeline struct {
 	label  repo.Label
 	codec  container.Codec
+	limit  int64 // of a pack
 	stage  storage.Stage
 	rows   *repo.ManifestWriter
+	known  *known
 	free   chan *frame // owned by the receiver of a frame until it is put back
 	encode chan *frame
 	write  chan *frame // same frames, in order
@@ -27,12 +34,17 @@ type pipeline struct {
 	cancel context.CancelCauseFunc
 	ctx    context.Context // of all goroutines of the pipeline
 
-	current *frame // being filled; used by the adding goroutine only
+	// used by the adding goroutine only
+	current *frame // being filled
+	last    int64  // size of the file before, which ends in current
 
 	// used by the writing goroutine only, until it has ended
 	pack   *packWriter
-	packs  []repo.PackRef
+	opened int            // packs begun
+	table  []repo.PackRef // the manifest's pack table
+	row    map[int]int    // of the table, by number in known
 	stored int64
+	reused int64 // plain bytes that were stored already
 }
 
 // A frame travels from the adding goroutine to an encoder to the writer and back.
@@ -40,6 +52,9 @@ type frame struct {
 	plain  []byte
 	stored []byte
 	index  container.Frame
+	loose  bool // holds blocks of several files that will not come together again
+	zero   bool // all bytes are
+	known  int  // frame that is equal, -1 if none is known
 	pieces []piece
 	ended  []*entry      // files that are complete once this frame is written
 	done   chan struct{} // holds one token when stored and index are set
@@ -57,6 +72,7 @@ type piece struct {
 type entry struct {
 	file repo.File
 	next repo.Extent // where a run would go on that continues the last extent
+	over *overlay    // nil for a file that came whole
 }
 
 type packWriter struct {
@@ -64,17 +80,27 @@ type packWriter struct {
 	writer *container.Writer
 }
 
-// newPipeline starts workers encoders and the writer.
-func newPipeline(ctx context.Context, label repo.Label, codec container.Codec, level, workers int, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
-	frames := 2*workers + 2
-	p := &pipeline{label: label, codec: codec, stage: stage, rows: rows,
+// A layout says how a pipeline makes frames and packs.
+type layout struct {
+	codec   container.Codec
+	level   int
+	workers int
+	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
+	pack    int64 // stored bytes at which a pack is closed
+}
+
+// newPipeline starts the encoders and the writer. What k knows is not stored again.
+func newPipeline(ctx context.Context, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
+	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
+	frames = min(frames, 1024)
+	p := &pipeline{label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{},
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
-		p.free <- &frame{plain: make([]byte, 0, container.FrameLimit), done: make(chan struct{}, 1)}
+		p.free <- &frame{plain: make([]byte, 0, l.frame), done: make(chan struct{}, 1)}
 	}
-	for range workers {
-		enc, err := container.NewEncoder(codec, level)
+	for range l.workers {
+		enc, err := container.NewEncoder(l.codec, l.level)
 		if err != nil {
 			p.abort(err)
 			return nil, err
@@ -85,10 +111,46 @@ func newPipeline(ctx context.Context, label repo.Label, codec container.Codec, l
 	return p, nil
 }
 
+// Where frames begin decides what is found again when other files have changed:
+//   - A file of a quarter of a frame or more has frames of its own.
+//   - Smaller ones share frames and are not split. Which file begins a frame
+//     depends on its path, so that a file that changes, comes or goes alters the
+//     frame that it is in and no other.
+//   - Blocks of incremental files never share a frame with files.
+const (
+	ownFrames  = 4 // a file of at least this part of a frame does not share
+	shareFiles = 8 // files that share a frame, on average
+)
+
+// begin prepares for the bytes of a file.
+func (p *pipeline) begin(path string, size int64) {
+	if size == 0 {
+		return
+	}
+	before := p.last
+	p.last = size
+	c := p.current
+	if c == nil || len(c.plain) == 0 {
+		return
+	}
+	large := int64(cap(c.plain) / ownFrames)
+	first := crc32.Checksum([]byte(path), castagnoli)%shareFiles == 0
+	if c.loose || first || max(size, before) >= large || int64(cap(c.plain)-len(c.plain)) < size {
+		p.submit()
+	}
+}
+
+// beginBlocks prepares for the blocks of an incremental file.
+func (p *pipeline) beginBlocks() {
+	if c := p.current; c != nil && len(c.plain) > 0 && !c.loose {
+		p.submit()
+	}
+}
+
 // reserve returns the part of the current frame that is free. It begins a new
-// frame when the current one is full, or fresh is asked for and it is not empty.
-func (p *pipeline) reserve(fresh bool) ([]byte, error) {
-	if c := p.current; c != nil && (len(c.plain) == cap(c.plain) || fresh && len(c.plain) > 0) {
+// frame when the current one is full.
+func (p *pipeline) reserve() ([]byte, error) {
+	if c := p.current; c != nil && len(c.plain) == cap(c.plain) {
 		p.submit()
 	}
 	if p.current == nil {
@@ -106,11 +168,12 @@ func (p *pipeline) commit(e *entry, offset int64, n int) {
 	c := p.current
 	c.pieces = append(c.pieces, piece{of: e, offset: offset, skip: len(c.plain), length: n})
 	c.plain = c.plain[:len(c.plain)+n]
+	c.loose = e.over != nil
 }
 
 // end completes a file: its row is written after the frame that holds its last byte.
 func (p *pipeline) end(e *entry) error {
-	if _, err := p.reserve(false); err != nil {
+	if _, err := p.reserve(); err != nil {
 		return err
 	}
 	p.current.ended = append(p.current.ended, e)
@@ -138,7 +201,7 @@ func (p *pipeline) finish() ([]repo.PackRef, int64, error) {
 		return nil, 0, err
 	}
 	p.cancel(nil)
-	return p.packs, p.stored, nil
+	return p.table, p.stored, nil
 }
 
 // abort stops all goroutines and waits for them.
@@ -156,17 +219,41 @@ func (p *pipeline) encodeAll(enc *container.Encoder) {
 			if !ok {
 				return
 			}
-			var err error
-			if len(f.plain) > 0 {
-				f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)
-			}
-			if err != nil {
+			if err := p.encodeFrame(f, enc); err != nil {
 				p.cancel(err)
 				return
 			}
 			f.done <- struct{}{}
 		}
 	}
+}
+
+// encodeFrame hashes a frame and, when it is new, encodes it.
+func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
+	if f.zero = allZero(f.plain); f.zero {
+		return nil
+	}
+	sum := container.Sum(f.plain)
+	at, found := p.known.find(sum)
+	if f.known = at; found {
+		return nil
+	}
+	f.known = -1
+	f.stored, f.index, err = enc.AppendSummed(f.stored[:0], f.plain, sum)
+	return err
+}
+
+// allZero reports whether b holds nothing but zeros. Data seldom begins with
+// many, so that looking costs next to nothing.
+func allZero(b []byte) bool {
+	const step = 512
+	zeros := [step]byte{}
+	for ; len(b) > step; b = b[step:] {
+		if !bytes.Equal(b[:step], zeros[:]) {
+			return false
+		}
+	}
+	return bytes.Equal(b, zeros[:len(b)])
 }
 
 func (p *pipeline) writeAll() {
@@ -190,19 +277,25 @@ func (p *pipeline) writeAll() {
 				p.cancel(err)
 				return
 			}
-			f.plain, f.pieces, f.ended = f.plain[:0], f.pieces[:0], f.ended[:0]
+			f.plain, f.pieces, f.ended, f.loose = f.plain[:0], f.pieces[:0], f.ended[:0], false
 			p.free <- f
 		}
 	}
 }
 
 func (p *pipeline) writeFrame(f *frame) error {
-	if len(f.plain) > 0 {
-		if err := p.store(f); err != nil {
+	// Zeros have no extents: what no extent covers is zero.
+	if !f.zero {
+		if err := p.place(f); err != nil {
 			return err
 		}
 	}
 	for _, e := range f.ended {
+		if e.over != nil {
+			if err := p.layOver(e); err != nil {
+				return err
+			}
+		}
 		if err := p.rows.Add(e.file); err != nil {
 			return err
 		}
@@ -210,24 +303,56 @@ func (p *pipeline) writeFrame(f *frame) error {
 	return nil
 }
 
+// place records where the pieces of a frame are found, after storing it if need be.
+func (p *pipeline) place(f *frame) error {
+	// An equal frame may have been stored since the encoder looked.
+	if f.known < 0 {
+		if at, found := p.known.find(f.index.Sum); found {
+			f.known = at
+		}
+	}
+	fresh := f.known < 0
+	if fresh {
+		if err := p.store(f); err != nil {
+			return err
+		}
+	} else {
+		p.reused += int64(len(f.plain))
+	}
+	pack, number := p.known.place(f.known)
+	row := p.rowOf(pack)
+	for _, pc := range f.pieces {
+		pc.of.add(pc, row, number, len(f.plain))
+		p.table[row].Live += int64(pc.length)
+	}
+	if fresh && p.pack.writer.Len() >= p.limit {
+		return p.closePack()
+	}
+	return nil
+}
+
+// rowOf returns the row of the pack table for a pack, which it adds on first use.
+func (p *pipeline) rowOf(pack int) int {
+	row, ok := p.row[pack]
+	if !ok {
+		row = len(p.table)
+		p.row[pack] = row
+		p.table = append(p.table, repo.PackRef{Name: p.known.packs[pack].name})
+	}
+	return row
+}
+
+// store writes a frame to the current pack.
 func (p *pipeline) store(f *frame) error {
 	if p.pack == nil {
 		if err := p.openPack(); err != nil {
 			return err
 		}
 	}
-	number, err := p.pack.writer.WriteFrame(f.stored, f.index)
-	if err != nil {
+	if _, err := p.pack.writer.WriteFrame(f.stored, f.index); err != nil {
 		return err
 	}
-	pack := len(p.packs) - 1
-	for _, pc := range f.pieces {
-		pc.of.add(pc, pack, number, len(f.plain))
-		p.packs[pack].Live += int64(pc.length)
-	}
-	if p.pack.writer.Len() >= repo.PackTarget {
-		return p.closePack()
-	}
+	f.known = p.known.add(f.index)
 	return nil
 }
 
@@ -246,7 +371,7 @@ func (e *entry) add(pc piece, pack, number, plain int) {
 }
 
 func (p *pipeline) openPack() error {
-	name := repo.PackName(p.label, len(p.packs)+1)
+	name := repo.PackName(p.label, p.opened+1)
 	up, err := p.stage.Create(p.ctx, name)
 	if err != nil {
 		return err
@@ -256,7 +381,8 @@ func (p *pipeline) openPack() error {
 		return err
 	}
 	p.pack = &packWriter{upload: up, writer: w}
-	p.packs = append(p.packs, repo.PackRef{Name: name})
+	p.opened++
+	p.known.begin(name)
 	return nil
 }
 
@@ -267,7 +393,7 @@ func (p *pipeline) closePack() error {
 	err := p.pack.writer.Finish()
 	p.stored += p.pack.writer.Len()
 	if err := errors.Join(err, p.pack.upload.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", p.packs[len(p.packs)-1].Name, err)
+		return fmt.Errorf("write %s: %w", repo.PackName(p.label, p.opened), err)
 	}
 	p.pack = nil
 	return nil

@@ -73,6 +73,7 @@ type Main struct {
 	CompressionLevel int // within the range of the codec
 	Workers          int // 0 none
 	MaxRate          int64
+	CrossCheck       int // percent of the blocks that were not sent to compare in an incremental backup
 	Progress         bool
 	StorageEngines   StorageEngine
 	Encryption       Encryption
@@ -189,6 +190,7 @@ type Server struct {
 func Defaults(home string) Main {
 	m := Main{
 		Compression:        Compression{Codec: Zstd},
+		CrossCheck:         1,
 		CompressionLevel:   3,
 		WALFlushInterval:   200 * time.Millisecond,
 		StorageEngines:     StorageLocal,

@@ -168,6 +168,7 @@ func mainKeys() []key[Main] {
 		integer("compression_level", -131072, func(m *Main) *int { return &m.CompressionLevel }).live(),
 		integer("workers", 0, func(m *Main) *int { return &m.Workers }).live(),
 		rate("max_rate", 0, func(m *Main) *int64 { return &m.MaxRate }).live(),
+		custom("cross_check", func(m *Main) *int { return &m.CrossCheck }, parsePercent, strconv.Itoa),
 		boolean("progress", func(m *Main) *bool { return &m.Progress }).live(),
 		custom("storage_engine", func(m *Main) *StorageEngine { return &m.StorageEngines }, parseStorage, StorageEngine.String).onRestart(),
 		enum("encryption", func(m *Main) *Encryption { return &m.Encryption }, encryptionWords).onRestart(),

@@ -152,7 +152,7 @@ func TestServerInheritsFromMain(t *testing.T) {
 	}
 }
 
-// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive and on_gap; keys of both
+// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive on_gap and cross_check; keys of both
 // sections count once.
 func TestAllKeysAreKnown(t *testing.T) {
 	t.Parallel()
@@ -160,7 +160,7 @@ func TestAllKeysAreKnown(t *testing.T) {
 	for _, n := range append(keyNames(mainKeys()), keyNames(serverKeys())...) {
 		names[n] = true
 	}
-	if got, want := len(names), 77+1+7; got != want {
+	if got, want := len(names), 77+1+8; got != want {
 		t.Errorf("%d different keys, want %d", got, want)
 	}
 }

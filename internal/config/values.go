@@ -143,6 +143,17 @@ func parseMoment(value string) (time.Duration, error) {
 	return parseTime(value)
 }
 
+func parsePercent(value string) (int, error) {
+	n, err := parseInt32(value)
+	if err != nil {
+		return 0, err
+	}
+	if n < 0 || n > 100 {
+		return 0, errors.New("a percentage is a number from 0 to 100")
+	}
+	return n, nil
+}
+
 // parsePort reads a TCP port; 0 means that there is none.
 func parsePort(value string) (int, error) {
 	n, err := parseInt(value)

@@ -30,6 +30,11 @@ func translate(doc mgmt.Document) mgmt.Document {
 		translateEach(resp, "Servers", translateServer)
 	case mgmt.WALCheck:
 		translateSizes(resp, "SegmentSize", "StoredSize", "ReadSize")
+	case mgmt.RepoCheck:
+		translateSizes(resp, "ReadSize")
+	case mgmt.RepoStats:
+		translateSizes(resp, "LogicalSize", "StoredSize", "SharedSize", "DeadSize")
+		translateEach(resp, "Backups", func(b mgmt.Document) { translateSizes(b, "LogicalSize", "AddedSize", "AloneSize") })
 	case mgmt.ConfGet:
 		translateSettings(resp)
 	}

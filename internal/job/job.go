@@ -37,12 +37,13 @@ const (
 	Verify  Kind = "verify"
 	Delete  Kind = "delete"
 	// CheckWAL runs beside any other job, because it needs no lock.
-	CheckWAL Kind = "walcheck"
+	CheckWAL  Kind = "walcheck"
+	CheckRepo Kind = "repocheck"
 )
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -84,6 +85,8 @@ type Start struct {
 	Level   int
 	Workers int
 	MaxRate int64 // bytes per second, 0 = unlimited
+	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
+	CrossCheck float64
 
 	Log LogOptions
 	Job Spec
@@ -109,12 +112,12 @@ type LogOptions struct {
 
 // A Spec describes a job.
 type Spec struct {
-	Backup    string // identifier: label, oldest, newest, latest
+	Backup    string // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
 	Position  string // restore only
 	Directory string // restore only
 	AllFiles  bool   // verify only: list good files too
 	Force     bool   // delete only
-	Quick     bool   // walcheck only: read no content
+	Quick     bool   // walcheck and repocheck only: read no content
 }
 
 // Params returns the connection parameters.
@@ -130,6 +133,7 @@ const (
 	Busy     Class = "busy"      // another process holds the repository
 	NoBackup Class = "no backup" // the identifier names none
 	BadInput Class = "input"     // a position that makes no sense
+	BadBase  Class = "base"      // no incremental backup can be based on it
 	Failed   Class = "failed"
 )
 
@@ -149,6 +153,7 @@ type Result struct {
 	Files   []File        // verify
 	Report  []string      // verify: what is wrong, one line each
 	WAL     *WALReport    // walcheck
+	Repo    *RepoReport   // repocheck
 }
 
 // A File is a row of a verification.

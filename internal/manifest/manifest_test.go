@@ -1,9 +1,11 @@
 package manifest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -72,4 +74,29 @@ func FuzzReader(f *testing.F) {
 	f.Add(seal(body17))
 	f.Add(seal(strings.Replace(body17, ": 2", ": 1", 1)))
 	f.Fuzz(func(_ *testing.T, in string) { _, _ = readAll(NewReader(strings.NewReader(in))) })
+}
+
+func TestWrittenManifestIsRead(t *testing.T) {
+	want := []File{
+		{Path: "backup_label", Size: 227, Modified: "2026-11-21 12:00:00 GMT", Algorithm: "CRC32C", Checksum: "1a2b3c4d"},
+		{Path: "base/5/\xff", Size: 8192, Modified: "2026-11-21 12:00:00 GMT", Algorithm: "CRC32C", Checksum: "00000000"},
+		{Path: "base/\"<&\n\u2028ä", Modified: "2026-11-21 12:00:00 GMT", Algorithm: "CRC32C", Checksum: "00000000"},
+	}
+	for n := range len(want) + 1 {
+		var out bytes.Buffer
+		w := NewWriter(&out, 7575000000000000001)
+		for _, f := range want[:n] {
+			if err := w.Add(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Finish([]WALRange{{1, 0x28, 0x100}, {2, 0x100, 0x10000000F}}); err != nil {
+			t.Fatal(err)
+		}
+		r := NewReader(&out)
+		got, err := readAll(r)
+		if err != nil || !slices.Equal(got, want[:n]) || r.System != 7575000000000000001 || r.Version != 2 || len(r.Ranges) != 2 || r.Ranges[1].End != 0x10000000F {
+			t.Errorf("%d files: %+v of %+v, %v", n, got, r, err)
+		}
+	}
 }

@@ -36,7 +36,9 @@ const (
 	S3Restore     Command = 201
 
 	// Those that pgmoneta 0.22 does not know begin at 300.
-	WALCheck Command = 300
+	WALCheck  Command = 300
+	RepoCheck Command = 301
+	RepoStats Command = 302
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -108,6 +110,10 @@ func (c Command) word() string {
 		return "s3 restore"
 	case WALCheck:
 		return "wal-check"
+	case RepoCheck:
+		return "repo-check"
+	case RepoStats:
+		return "repo-stats"
 	default:
 		return ""
 	}
@@ -186,6 +192,8 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeS3RestoreNoServer, Other: CodeS3RestoreOther}
 	case WALCheck:
 		return Codes{NoServer: CodeWALCheckNoServer, Busy: CodeWALCheckBusy, Other: CodeWALCheckFailed}
+	case RepoCheck, RepoStats:
+		return Codes{NoServer: CodeRepoCheckNoServer, Busy: CodeRepoCheckBusy, Other: CodeRepoCheckFailed}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -205,6 +205,11 @@ const (
 	CodeWALCheckFailed   Code = 4001 // the archive could not be checked
 	CodeWALCheckFound    Code = 4002 // it was, and is not whole
 	CodeWALCheckBusy     Code = 4003 // a check of this server runs already
+
+	CodeRepoCheckNoServer Code = 4100
+	CodeRepoCheckFailed   Code = 4101 // the repository could not be checked
+	CodeRepoCheckFound    Code = 4102 // it was, and is not whole
+	CodeRepoCheckBusy     Code = 4103 // another job holds the server
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

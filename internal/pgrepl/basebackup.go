@@ -20,6 +20,10 @@ import (
 type BaseBackupOptions struct {
 	Label   string
 	MaxRate int // kilobytes per second, 0 = unlimited; the server accepts 32 to 1048576
+
+	// Incremental asks for what has changed since the backup whose manifest was given
+	// to [Conn.UploadManifest]. It needs [IncrementalMajor].
+	Incremental bool
 }
 
 // command spells the options for the server: a list in parentheses from 15 on,
@@ -36,6 +40,9 @@ func (o BaseBackupOptions) command(v pg.Version) string {
 	options := []string{"LABEL " + label, "PROGRESS true", "CHECKPOINT 'fast'", "WAIT false", "MANIFEST 'yes'", "MANIFEST_CHECKSUMS 'CRC32C'"}
 	if o.MaxRate > 0 {
 		options = append(options, fmt.Sprintf("MAX_RATE %d", o.MaxRate))
+	}
+	if o.Incremental {
+		options = append(options, "INCREMENTAL true")
 	}
 	return "BASE_BACKUP (" + strings.Join(options, ", ") + ")"
 }

@@ -16,6 +16,8 @@ const (
 	CodeObjectInUse    = "55006" // the slot is active for another process
 	CodeNotInState     = "55000" // among others: the slot is invalidated
 	CodeDataCorruption = "XX001" // page checksum failures in a base backup
+	CodeInvalidValue   = "22023" // among others: an uploaded manifest of another history
+	CodeNoPrivilege    = "42501" // the user may not do this
 )
 
 // Code returns the SQLSTATE of a server's error, or "" if err is none.

@@ -18,7 +18,8 @@ func (r *Repository) Delete(ctx context.Context, label Label) error {
 }
 
 // Sweep removes what unfinished jobs and deletions left: stages, packs no
-// manifest refers to, and PostgreSQL manifests without ours. The caller holds
+// manifest refers to, PostgreSQL manifests without ours, and marks of damage to
+// objects that are gone. The caller holds
 // [Repository.Lock], so no job is in progress. It removes nothing while a
 // manifest cannot be read, because that one might refer to anything.
 func (r *Repository) Sweep(ctx context.Context) error {
@@ -34,7 +35,7 @@ func (r *Repository) Sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return r.sweepDamage(ctx)
 }
 
 // orphans lists the objects that no backup needs.

@@ -56,7 +56,9 @@ type Summary struct {
 	Logical     int64          `json:"logical_bytes"` // sum of the files' sizes
 	Biggest     int64          `json:"biggest_file_bytes"`
 	Stored      int64          `json:"stored_bytes"` // bytes this backup added to the repository
-	PackFrame   int            `json:"pack_frame"`   // first frame of the pack table
+	FrameBytes  int            `json:"frame_bytes,omitempty"`
+	Overlaid    bool           `json:"overlaid,omitempty"` // blocks laid over the base: backup_manifest describes what the server sent, not the files
+	PackFrame   int            `json:"pack_frame"`         // first frame of the pack table
 }
 
 // A Tablespace is a directory outside the data directory.
@@ -91,7 +93,7 @@ type File struct {
 	ModTime time.Time `json:"t"`
 	Size    int64     `json:"s,omitempty"`
 	Link    string    `json:"l,omitempty"` // target of a symlink
-	CRC     string    `json:"c,omitempty"` // CRC-32C, as in backup_manifest
+	CRC     string    `json:"c,omitempty"` // CRC-32C, as in backup_manifest; not known of a file that was overlaid
 	Extents []Extent  `json:"x,omitempty"`
 }
 

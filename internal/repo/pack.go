@@ -97,6 +97,44 @@ func (p *PackSet) release(o *openPack) {
 	o.users--
 }
 
+// ReadAt fills p with the bytes of a file from offset. extents are the file's; bytes
+// that none covers are zero.
+func (p *PackSet) ReadAt(ctx context.Context, extents []Extent, b []byte, offset int64, s *container.Scratch) error {
+	clear(b)
+	end := offset + int64(len(b))
+	for _, x := range extents {
+		if x.Offset+x.Length <= offset || x.Offset >= end {
+			continue
+		}
+		if err := p.Use(ctx, x.Pack, func(r *container.Reader) error { return readExtent(r, x, b, offset, s) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readExtent copies what an extent gives of the bytes of b, which begin at offset of the file.
+func readExtent(r *container.Reader, x Extent, b []byte, offset int64, s *container.Scratch) error {
+	at, frame, skip := x.Offset, x.Frame, x.Skip
+	last := min(x.Offset+x.Length, offset+int64(len(b)))
+	for ; at < last; frame, skip = frame+1, 0 {
+		if frame >= r.Frames() || skip > int64(r.Frame(frame).Plain) {
+			return &container.DamagedError{Object: r.Name(), Frame: frame, Err: fmt.Errorf("the manifest refers to byte %d of it, which it does not have", skip)}
+		}
+		run := min(int64(r.Frame(frame).Plain)-skip, last-at)
+		if at+run > offset && run > 0 {
+			plain, err := r.ReadFrame(frame, s)
+			if err != nil {
+				return err
+			}
+			from := max(offset-at, 0)
+			copy(b[at+from-offset:], plain[skip+from:skip+run])
+		}
+		at += run
+	}
+	return nil
+}
+
 // Close closes all packs. No use may be in progress.
 func (p *PackSet) Close() {
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // controlLimit bounds the size of global/pg_control, which is 8 KiB.
 const controlLimit = 1 << 20
 
@@ -25,6 +28,10 @@ type file struct {
 	name string // below root
 	row  repo.File
 	refs atomic.Int64 // pieces not written, and one for the goroutine that finds them
+
+	// sum is for a file whose checksum the manifest does not know, else nil.
+	sum   *checksum
+	place int // in files.sums
 
 	mu sync.Mutex
 	f  *os.File // nil until the first piece
@@ -66,6 +73,7 @@ type files struct {
 
 	mu   sync.Mutex
 	open map[*file]bool
+	sums []string // checksums of the files that the manifest knows none of, in its order
 }
 
 // run writes everything but global/pg_control, whose row it leaves in control.
@@ -136,6 +144,9 @@ func (w *files) file(ctx context.Context, row repo.File) error {
 	}
 	f := &file{root: root, name: name, row: row}
 	f.refs.Store(1)
+	if row.CRC == "" && w.manifest.Summary.Overlaid {
+		f.sum, f.place = &checksum{}, w.promise()
+	}
 	if err := w.runs(ctx, &row, func(pack, frame int, p piece) error {
 		p.of = f
 		return w.add(ctx, pack, frame, p)
@@ -148,6 +159,14 @@ func (w *files) file(ctx context.Context, row repo.File) error {
 		}
 	}
 	return w.release(f)
+}
+
+// promise makes room for a checksum that will be known later.
+func (w *files) promise() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sums = append(w.sums, "")
+	return len(w.sums) - 1
 }
 
 // runs calls each for every run of a file inside one frame.
@@ -257,6 +276,7 @@ func (w *files) pieces(t *task, plain []byte) error {
 			if err = w.tree.op("write", p.of.row.Path); err == nil {
 				_, err = out.WriteAt(plain[p.skip:p.skip+p.length], p.offset)
 			}
+			p.of.wrote(p.offset, plain[p.skip:p.skip+p.length])
 		}
 		if err == nil {
 			err = w.release(p.of)
@@ -268,6 +288,17 @@ func (w *files) pieces(t *task, plain []byte) error {
 	}
 	w.wrote(sum)
 	return nil
+}
+
+// wrote takes note of bytes whose checksum will be needed.
+func (f *file) wrote(offset int64, b []byte) {
+	if f.sum == nil {
+		return
+	}
+	sum := crc32.Checksum(b, castagnoli)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sum.add(offset, int64(len(b)), sum)
 }
 
 // opened returns the open file, which it creates at its full size for the first
@@ -299,6 +330,9 @@ func (w *files) release(f *file) error {
 	}
 	w.mu.Lock()
 	delete(w.open, f)
+	if f.sum != nil {
+		w.sums[f.place] = f.sum.of(f.row.Size)
+	}
 	w.mu.Unlock()
 	if err := w.tree.op("close", f.row.Path); err != nil {
 		return errors.Join(err, f.f.Close())

@@ -79,11 +79,11 @@ func (j *job) run(ctx context.Context) error {
 	if err := j.tree.open(); err != nil {
 		return err
 	}
-	content, modified, err := j.files(ctx, m)
+	content, modified, sums, err := j.files(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := j.postgresManifest(ctx); err != nil {
+	if err := j.postgresManifest(ctx, m, sums); err != nil {
 		return err
 	}
 	if err := j.wal(ctx); err != nil {
@@ -102,11 +102,16 @@ func (j *job) run(ctx context.Context) error {
 	return j.tree.seal(content, modified)
 }
 
-// files writes the backup's files and returns what to write last of all.
-func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, err error) {
+// openPacks is how many packs of a backup are open at once: data that changes here and
+// there lies in many.
+const openPacks = 64
+
+// files writes the backup's files and returns what to write last of all, and the
+// checksums that the manifest does not know.
+func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, sums []string, err error) {
 	var mu sync.Mutex
 	done := int64(0)
-	w := &files{tree: j.tree, manifest: m, workers: j.Workers, packs: j.plan.repo.PackSet(m.Packs, j.Workers+2),
+	w := &files{tree: j.tree, manifest: m, workers: j.Workers, packs: j.plan.repo.PackSet(m.Packs, j.Workers+openPacks),
 		wrote: func(n int64) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -115,23 +120,11 @@ func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modi
 		}}
 	defer w.packs.Close()
 	if err := w.run(ctx); err != nil {
-		return nil, time.Time{}, err
+		return nil, time.Time{}, nil, err
 	}
 	content, err = w.content(ctx, w.control)
 	// The directory is there even if the manifest lists nothing else in it.
-	return content, w.control.ModTime, errors.Join(err, j.tree.mkdir(filepath.Dir(control)))
-}
-
-// postgresManifest writes PostgreSQL's own manifest, byte for byte.
-func (j *job) postgresManifest(ctx context.Context) error {
-	f, err := j.tree.create(j.tree.data, "backup_manifest", 0o600)
-	if err != nil {
-		return err
-	}
-	if err = j.tree.op("write", f.Name()); err == nil {
-		err = j.plan.repo.ReadPostgresManifest(ctx, j.plan.Backup.Label, f)
-	}
-	return errors.Join(err, f.Close())
+	return content, w.control.ModTime, w.sums, errors.Join(err, j.tree.mkdir(filepath.Dir(control)))
 }
 
 // configure writes recovery settings and the signal file.

@@ -52,6 +52,8 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Delete:     h.delete,
 		mgmt.Progress:   h.progress,
 		mgmt.WALCheck:   h.walCheck,
+		mgmt.RepoCheck:  h.repoCheck,
+		mgmt.RepoStats:  h.repoStats,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -94,14 +96,11 @@ func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error
 }
 
 func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	if req.Backup() != "" {
-		return nil, &mgmt.Error{Code: mgmt.CodeBackupOther, Workflow: "Incremental backup", Err: errors.New("incremental backups are not possible in this version: leave the second word out")}
-	}
 	if v.slot.Streaming.Load() != 1 {
 		why, _ := v.slot.LastError.Load()
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
 	}
-	result, err := h.job(v, job.Backup, job.Spec{})
+	result, err := h.job(v, job.Backup, job.Spec{Backup: req.Backup()})
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +153,32 @@ func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	return nil, &mgmt.Error{Code: mgmt.CodeVerifyExecute, Workflow: "Verify", WorkerErrors: result.Report, Response: resp,
 		Err: fmt.Errorf("backup %s of server %q is damaged: %s", result.Backup.Label, v.name, result.Report[0])}
+}
+
+// repoCheck proves that every backup has what it refers to.
+func (h handler) repoCheck(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	quick := false
+	switch mode := req.Args.Text("Mode"); mode {
+	case "", "full":
+	case "fast":
+		quick = true
+	default:
+		return nil, fmt.Errorf("mode %q: want fast or full", mode)
+	}
+	result, err := h.job(v, job.CheckRepo, job.Spec{Quick: quick})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.AnswerRepoCheck(v.name, result.Repo)
+}
+
+// repoStats tells what the backups take.
+func (h handler) repoStats(_ context.Context, _ *mgmt.Request, v *server) (mgmt.Response, error) {
+	result, err := h.job(v, job.CheckRepo, job.Spec{Quick: true})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.AnswerRepoStats(result.Repo), nil
 }
 
 // described are the members that backup, list and restore share.

@@ -174,6 +174,8 @@ func failureCode(c mgmt.Command, class job.Class) mgmt.Code {
 		return codes.Busy
 	case job.NoBackup, job.BadInput:
 		return codes.NoBackup
+	case job.BadBase:
+		return mgmt.CodeIncrementalSetup
 	}
 	switch c {
 	case mgmt.Backup:

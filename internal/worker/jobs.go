@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/backup"
@@ -38,6 +40,7 @@ func failure(err error) *job.Failure {
 		locked   *durable.LockedError
 		position *restore.PositionError
 		target   *restore.TargetError
+		base     *backup.BaseError
 	)
 	switch {
 	case errors.As(err, &locked):
@@ -46,6 +49,8 @@ func failure(err error) *job.Failure {
 		f.Class = job.NoBackup
 	case errors.As(err, &position), errors.As(err, &target):
 		f.Class = job.BadInput
+	case errors.As(err, &base):
+		f.Class = job.BadBase
 	}
 	return f
 }
@@ -72,6 +77,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.verify(ctx)
 	case job.Delete:
 		return w.delete(ctx)
+	case job.CheckRepo:
+		return w.checkRepo(ctx)
 	}
 	return job.Result{}, fmt.Errorf("unknown job %q", w.Kind)
 }
@@ -109,7 +116,16 @@ func (w *worker) progress() func(phase string, done, total int64) {
 
 func (w *worker) backup(ctx context.Context) (job.Result, error) {
 	server := w.segment.ServerSlot(w.ServerSlot)
+	var base repo.Label
+	if w.Job.Backup != "" {
+		b, err := w.repo.Find(ctx, w.Job.Backup)
+		if err != nil {
+			return job.Result{}, err
+		}
+		base = b.Label
+	}
 	s, err := backup.Run(ctx, backup.Options{
+		Base: base, CrossCheck: w.CrossCheck,
 		Params: w.Params(), Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, MaxRate: w.MaxRate,
 		Streaming: func() (bool, string) { return streaming(server) },
 		Progress:  w.progress(), Now: time.Now, Log: w.log,
@@ -166,9 +182,34 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
+	if err := w.recordDamage(ctx, b.Label, report); err != nil {
+		return job.Result{}, err
+	}
 	for _, p := range report.Problems {
 		result.Report = append(result.Report, fmt.Sprintf("%s: %v", p.Object, p.Err))
 		w.log.Error("verification found damage", "label", string(b.Label), "file", p.Object, "affected", len(p.Files), "err", p.Err)
 	}
 	return result, nil
+}
+
+// recordDamage remembers what a verification found, so that no later backup refers to it.
+func (w *worker) recordDamage(ctx context.Context, label repo.Label, report verify.Report) error {
+	m, err := w.repo.OpenManifest(ctx, label)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = m.Close() }()
+	checked, found := []string{repo.PostgresManifestName(label)}, map[string]error{}
+	for _, p := range m.Packs {
+		checked = append(checked, p.Name)
+	}
+	for _, p := range report.Problems {
+		if slices.Contains(checked, p.Object) && !errors.Is(p.Err, fs.ErrNotExist) {
+			found[p.Object] = p.Err
+		}
+	}
+	if err := w.repo.RecordDamage(ctx, time.Now(), checked, found); err != nil {
+		return fmt.Errorf("server %q: record what was found damaged: %w", w.Server, err)
+	}
+	return nil
 }

@@ -1,0 +1,205 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// A BaseError reports that an incremental backup cannot be based on a backup.
+type BaseError struct {
+	Base repo.Label
+	Err  error
+}
+
+func (e *BaseError) Error() string {
+	return fmt.Sprintf("backup %s cannot be the base of an incremental backup: %v: take a full backup", e.Base, e.Err)
+}
+
+func (e *BaseError) Unwrap() error { return e.Err }
+
+// A base is the earlier backup whose data is referred to.
+type base struct {
+	summary   repo.Summary
+	manifest  *repo.Manifest
+	rows      *repo.RowIndex // nil unless the server sends blocks
+	blockSize int64
+
+	fraction float64 // of blocks that were not sent to compare with the server's
+	samples  []sample
+	rand     *rand.Rand
+}
+
+func (b *base) close() {
+	if b.rows != nil {
+		b.rows.Close()
+	}
+	_ = b.manifest.Close()
+}
+
+// find returns the row of a file of which the server sent blocks.
+func (b *base) find(path string) (repo.File, error) {
+	f, ok, err := b.rows.Find(path)
+	if err == nil && !ok {
+		err = fmt.Errorf("the server sent changed blocks, but base %s does not have the file", b.summary.Label)
+	}
+	return f, err
+}
+
+// openBase opens the backup whose data is referred to: the one an incremental backup is
+// based on, else the newest that can be trusted. Without any, both results are empty.
+func (j *job) openBase(ctx context.Context) (*base, *known, error) {
+	damaged, err := j.Repo.Damaged(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if j.Base != "" {
+		b, err := j.Repo.Find(ctx, string(j.Base))
+		if err != nil {
+			return nil, nil, err
+		}
+		opened, k, err := j.trust(ctx, b, damaged)
+		if err != nil {
+			return nil, nil, &BaseError{Base: b.Label, Err: err}
+		}
+		return opened, k, nil
+	}
+	list, err := j.Repo.Backups(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		b, k, err := j.trust(ctx, list[i], damaged)
+		if err == nil {
+			return b, k, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		j.Log.Warn("earlier backup is not referred to", "label", string(list[i].Label), "err", err)
+	}
+	return nil, newKnown(), nil
+}
+
+// trust opens a backup if new backups may refer to its data.
+func (j *job) trust(ctx context.Context, b repo.Backup, damaged map[string]bool) (*base, *known, error) {
+	switch {
+	case b.Err != nil:
+		return nil, nil, b.Err
+	case b.Summary.System != j.summary.System:
+		return nil, nil, fmt.Errorf("it is of system %s", b.Summary.System)
+	case protection(b.Summary.Cipher) < protection(j.summary.Cipher):
+		return nil, nil, fmt.Errorf("its encryption is %q, that of a new backup %q", b.Summary.Cipher, j.summary.Cipher)
+	}
+	m, err := j.Repo.OpenManifest(ctx, b.Label)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range m.Packs {
+		if damaged[p.Name] {
+			err = fmt.Errorf("%s was found damaged", p.Name)
+		}
+	}
+	k := newKnown()
+	if err == nil {
+		err = k.load(ctx, j.Repo, m.Packs)
+	}
+	if err != nil {
+		_ = m.Close()
+		return nil, nil, err
+	}
+	return &base{summary: b.Summary, manifest: m}, k, nil
+}
+
+// protection orders ciphers by the length of their keys; none is 0. A backup never refers to
+// data that is protected less than it is itself, and so neither do those that refer to it.
+func protection(cipher string) int {
+	for _, word := range strings.Split(cipher, "-") {
+		if bits, err := strconv.Atoi(word); err == nil {
+			return bits
+		}
+	}
+	return 0
+}
+
+// prepare makes the server ready to send what has changed since the base. It refuses what
+// cannot work before the server begins a backup.
+func (j *job) prepare(ctx context.Context, conn *pgrepl.Conn, b *base, now pgrepl.System) error {
+	if err := j.follows(ctx, b.summary, now.Timeline); err != nil {
+		return err
+	}
+	if conn.Version().Major() < pgrepl.IncrementalMajor {
+		return nil
+	}
+	if b.summary.PostgreSQL.Major() != conn.Version().Major() {
+		return fmt.Errorf("it is of PostgreSQL %d, the server is %d", b.summary.PostgreSQL.Major(), conn.Version().Major())
+	}
+	if on, err := conn.Show(ctx, "summarize_wal"); err != nil {
+		return err
+	} else if on != "on" {
+		return errors.New("the server keeps no summaries of its WAL (set summarize_wal = on; it counts for backups from then on)")
+	}
+	if err := j.summaries(ctx, b.summary); err != nil {
+		return err
+	}
+	var err error
+	if b.blockSize, err = conn.BlockSize(ctx); err != nil {
+		return err
+	}
+	if b.rows, err = b.manifest.Index(); err != nil {
+		return err
+	}
+	b.fraction, b.rand = j.CrossCheck, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	return j.upload(ctx, conn, b)
+}
+
+// follows checks that the server's timeline goes on from where the base ended.
+func (j *job) follows(ctx context.Context, s repo.Summary, tli pg.Timeline) error {
+	h, err := j.Repo.History(ctx, tli)
+	if err != nil {
+		return err
+	}
+	if end, ok := h.End(s.EndTLI); !ok || s.End > end {
+		return fmt.Errorf("it ends at %s on timeline %d, from where timeline %d of the server does not follow", s.End, s.EndTLI, tli)
+	}
+	return nil
+}
+
+// summaries checks that the server's summaries of WAL reach back to the base, if it may be asked.
+func (j *job) summaries(ctx context.Context, s repo.Summary) error {
+	conn, err := pgrepl.ConnectSQL(ctx, j.Params)
+	if err != nil {
+		return nil // then the server's own check is the first
+	}
+	defer conn.Close()
+	oldest, any, err := conn.OldestSummary(ctx, s.StartTLI)
+	if err == nil && any && oldest > s.Start {
+		return fmt.Errorf("it begins at %s, and the server has summaries of WAL only from %s on (wal_summary_keep_time)", s.Start, oldest)
+	}
+	return nil
+}
+
+// upload sends PostgreSQL's manifest of the base.
+func (j *job) upload(ctx context.Context, conn *pgrepl.Conn, b *base) error {
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := j.Repo.ReadPostgresManifest(ctx, b.summary.Label, w)
+		done <- err
+		_ = w.CloseWithError(err)
+	}()
+	err := conn.UploadManifest(ctx, r)
+	_ = r.Close()
+	if cause := <-done; cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,142 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"sort"
+	"sync"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// known are the frames that need not be stored again: those of the packs that the
+// base refers to, and those that this backup has stored so far. It takes 36 bytes
+// per frame and 6 to 12 for finding it by its hash.
+//
+// Packs are numbered in the order in which they were begun, the base's first, so
+// that a row of the base's pack table is the number of the pack. One goroutine
+// begins packs and adds frames; any may find.
+type known struct {
+	packs []knownPack // used by the adding goroutine only
+
+	mu     sync.RWMutex
+	chunks [][]knownFrame // all but the last are full; never moved, so that nothing is copied when they grow
+	count  int
+	slots  []uint32 // open addressing by hash: frame + 1, or 0
+}
+
+type knownPack struct {
+	name  string
+	first int // its first frame
+}
+
+type knownFrame struct {
+	sum   [32]byte
+	plain uint32
+}
+
+const chunkFrames = 1 << 12
+
+func newKnown() *known { return &known{slots: make([]uint32, 1<<10)} }
+
+// load adds the frames of all packs of a base. Opening a pack proves that it is
+// there, has its full length and an undamaged index.
+func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackRef) error {
+	set := r.PackSet(packs, 1)
+	defer set.Close()
+	for i, ref := range packs {
+		k.begin(ref.Name)
+		err := set.Use(ctx, i, func(p *container.Reader) error {
+			for n := range p.Frames() {
+				k.add(p.Frame(n))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin starts a pack, to which the frames that are added now belong.
+func (k *known) begin(name string) {
+	k.packs = append(k.packs, knownPack{name: name, first: k.count})
+}
+
+// add appends a frame of the current pack and returns it.
+func (k *known) add(f container.Frame) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.count%chunkFrames == 0 {
+		k.chunks = append(k.chunks, make([]knownFrame, 0, chunkFrames))
+	}
+	last := &k.chunks[len(k.chunks)-1]
+	*last = append(*last, knownFrame{sum: f.Sum, plain: f.Plain})
+	k.count++
+	if 3*k.count > 2*len(k.slots) {
+		k.grow()
+	}
+	k.enter(k.count - 1)
+	return k.count - 1
+}
+
+func (k *known) frame(i int) *knownFrame { return &k.chunks[i/chunkFrames][i%chunkFrames] }
+
+func (k *known) grow() {
+	k.slots = make([]uint32, 2*len(k.slots))
+	for i := range k.count - 1 {
+		k.enter(i)
+	}
+}
+
+// enter makes a frame findable, unless an equal one is: then that serves.
+func (k *known) enter(i int) {
+	if at, found := k.slot(&k.frame(i).sum); !found {
+		k.slots[at] = uint32(i + 1)
+	}
+}
+
+// slot returns where a hash is, or where it would be.
+func (k *known) slot(sum *[32]byte) (at int, found bool) {
+	mask := len(k.slots) - 1
+	at = int(binary.LittleEndian.Uint64(sum[:])) & mask
+	for ; k.slots[at] != 0; at = (at + 1) & mask {
+		if bytes.Equal(k.frame(int(k.slots[at] - 1)).sum[:], sum[:]) {
+			return at, true
+		}
+	}
+	return at, false
+}
+
+// find returns the frame whose plain bytes have this hash.
+func (k *known) find(sum [32]byte) (int, bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	at, found := k.slot(&sum)
+	if !found {
+		return 0, false
+	}
+	return int(k.slots[at] - 1), true
+}
+
+// place returns the pack that holds a frame, and its number in there.
+func (k *known) place(frame int) (pack, number int) {
+	pack = sort.Search(len(k.packs), func(i int) bool { return k.packs[i].first > frame }) - 1
+	return pack, frame - k.packs[pack].first
+}
+
+// plain returns the plain length of frame number of a pack, and whether there is one.
+func (k *known) plain(pack, number int) (int64, bool) {
+	end := k.count
+	if pack+1 < len(k.packs) {
+		end = k.packs[pack+1].first
+	}
+	frame := k.packs[pack].first + number
+	if frame >= end {
+		return 0, false
+	}
+	return int64(k.frame(frame).plain), true
+}

@@ -1,0 +1,80 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// postgresManifest writes backup_manifest: PostgreSQL's own, byte for byte, when it
+// describes the files. That of a backup for which the server sent only blocks describes
+// those; then a new one takes its place, as pg_combinebackup would write it.
+func (j *job) postgresManifest(ctx context.Context, m *repo.Manifest, sums []string) error {
+	f, err := j.tree.create(j.tree.data, "backup_manifest", 0o600)
+	if err != nil {
+		return err
+	}
+	if err = j.tree.op("write", f.Name()); err == nil {
+		if m.Summary.Overlaid {
+			err = j.newManifest(ctx, m, sums, f)
+		} else {
+			err = j.plan.repo.ReadPostgresManifest(ctx, m.Summary.Label, f)
+		}
+	}
+	return errors.Join(err, f.Close())
+}
+
+// newManifest writes a manifest of the restored files. Position and system are those of the
+// server's.
+func (j *job) newManifest(ctx context.Context, m *repo.Manifest, sums []string, out io.Writer) error {
+	sent, err := j.sentManifest(ctx, m.Summary.Label)
+	if err != nil {
+		return err
+	}
+	w := manifest.NewWriter(out, sent.System)
+	for row, err := range m.Files() {
+		if err != nil {
+			return err
+		}
+		if row.Kind != repo.Regular {
+			continue
+		}
+		sum := row.CRC
+		if sum == "" {
+			if len(sums) == 0 {
+				return fmt.Errorf("the manifest has no checksum of %q", row.Path)
+			}
+			sum, sums = sums[0], sums[1:]
+		}
+		err := w.Add(manifest.File{Path: row.Path, Size: row.Size, Modified: row.ModTime.UTC().Format(manifest.TimeLayout), Algorithm: "CRC32C", Checksum: sum})
+		if err != nil {
+			return err
+		}
+	}
+	return w.Finish(sent.Ranges)
+}
+
+// sentManifest reads the server's manifest for all but its files.
+func (j *job) sentManifest(ctx context.Context, label repo.Label) (*manifest.Reader, error) {
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := j.plan.repo.ReadPostgresManifest(ctx, label, w)
+		_ = w.CloseWithError(err)
+		done <- err
+	}()
+	m := manifest.NewReader(r)
+	var err error
+	for _, e := range m.Files() {
+		err = e
+	}
+	_ = r.Close()
+	if cause := <-done; cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
+		err = cause
+	}
+	return m, err
+}
