@@ -113,10 +113,15 @@ func headerSum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:28], castagnoli), castagnoli, b[32:headerSize])
 }
 
+// Begins reports whether b begins like a container.
+func Begins(b []byte) bool {
+	return len(b) >= headerSize && binary.LittleEndian.Uint32(b) == skippableMagic && string(b[8:16]) == headerMagic
+}
+
 func parseHeader(b []byte) (Header, error) {
 	le := binary.LittleEndian
 	switch {
-	case len(b) < headerSize || le.Uint32(b) != skippableMagic || string(b[8:16]) != headerMagic:
+	case !Begins(b):
 		return Header{}, fmt.Errorf("not a pgmoneta container")
 	case le.Uint32(b[28:]) != headerSum(b):
 		return Header{}, fmt.Errorf("header checksum is wrong")
