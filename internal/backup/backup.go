@@ -115,7 +115,7 @@ func (j *job) identify(ctx context.Context, conn *pgrepl.Conn) error {
 	j.summary = repo.Summary{
 		Server: j.Params.Server, Label: label, Type: repo.Full, System: system.ID,
 		PostgreSQL: conn.Version(), SegmentSize: size, StartedAt: started,
-		Codec: j.Codec.String(), Cipher: "none",
+		Codec: j.Codec.String(), Cipher: j.Repo.Cipher().String(),
 	}
 	return err
 }
@@ -129,7 +129,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	}
 	j.summary.Start, j.summary.StartTLI = bb.Start, bb.Timeline
 	j.summary.Tablespaces = j.tablespaces(ctx, bb)
-	pipe, err := newPipeline(ctx, j.summary.Label, j.Codec, j.Level, j.Workers, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, j.Codec, j.Level, j.Workers, j.stage, j.rows)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (j *job) manifest(ctx context.Context, bb *pgrepl.BaseBackup, f *files) (in
 	if err != nil {
 		return 0, err
 	}
-	w, err := container.NewStreamWriter(up, container.Header{Kind: container.Manifest, Codec: container.Zstd}, 3)
+	w, err := j.Repo.NewPostgresManifest(up, j.summary.Label)
 	if err != nil {
 		return 0, err
 	}

@@ -35,7 +35,7 @@ func taken(t testing.TB, dir string, archive []byte) ([]repo.File, *repo.Reposit
 		t.Fatal(err)
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, label, container.None, 0, 2, stage, rows)
+	pipe, err := newPipeline(ctx, r, label, container.None, 0, 2, stage, rows)
 	if err != nil {
 		t.Fatal(err)
 	}

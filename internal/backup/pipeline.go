@@ -15,6 +15,7 @@ import (
 // order in which they are added. One goroutine adds, several encode, one
 // writes. The number of frames under way is fixed; when all are, add waits.
 type pipeline struct {
+	repo   *repo.Repository
 	label  repo.Label
 	codec  container.Codec
 	stage  storage.Stage
@@ -65,9 +66,9 @@ type packWriter struct {
 }
 
 // newPipeline starts workers encoders and the writer.
-func newPipeline(ctx context.Context, label repo.Label, codec container.Codec, level, workers int, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
+func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, codec container.Codec, level, workers int, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := 2*workers + 2
-	p := &pipeline{label: label, codec: codec, stage: stage, rows: rows,
+	p := &pipeline{repo: r, label: label, codec: codec, stage: stage, rows: rows,
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
@@ -251,7 +252,7 @@ func (p *pipeline) openPack() error {
 	if err != nil {
 		return err
 	}
-	w, err := container.NewWriter(up, container.Header{Kind: container.Pack, Codec: p.codec})
+	w, err := p.repo.NewContainer(up, name, container.Pack, p.codec)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,16 @@ func (c Cipher) String() string {
 	return [...]string{"none", "aes-128-gcm", "aes-192-gcm", "aes-256-gcm"}[c]
 }
 
+// ParseCipher returns the cipher of a name that [Cipher.String] gives.
+func ParseCipher(name string) (Cipher, error) {
+	for c := Plain; c.valid(); c++ {
+		if c.String() == name {
+			return c, nil
+		}
+	}
+	return Plain, fmt.Errorf("cipher %q is not known", name)
+}
+
 const (
 	// KeySize is the size of a repository key in bytes.
 	KeySize = 32

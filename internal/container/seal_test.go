@@ -318,6 +318,18 @@ func TestSealingIsNeverLeftOut(t *testing.T) {
 	}
 }
 
+func TestParseCipher(t *testing.T) {
+	t.Parallel()
+	for _, c := range append(ciphers, Plain) {
+		if got, err := ParseCipher(c.String()); got != c || err != nil {
+			t.Errorf("ParseCipher(%q) = %v, %v", c, got, err)
+		}
+	}
+	if _, err := ParseCipher("aes-256-cbc"); err == nil {
+		t.Error("aes-256-cbc was accepted")
+	}
+}
+
 func TestKeyDoesNotPrint(t *testing.T) {
 	t.Parallel()
 	k := testKey(t, 1)

@@ -188,12 +188,12 @@ func (e *WrongMasterError) Error() string {
 	return fmt.Sprintf("%s is wrapped with the master key with fingerprint %s, the one at hand is %s: use the master.key it was made with", e.Object, e.Want, e.Have)
 }
 
-// A NoMasterError reports that there is no master key to open a repository's keys with.
+// A NoMasterError reports that there is no master key to open a repository's keys
+// with. It does not unwrap to its cause: a key file that does not exist must
+// not look like an object that does not.
 type NoMasterError struct{ Err error }
 
 func (e *NoMasterError) Error() string { return fmt.Sprintf("the master key is needed: %v", e.Err) }
-
-func (e *NoMasterError) Unwrap() error { return e.Err }
 
 // ErrPlain is wrapped by the [*container.DamagedError] of an object that is not
 // encrypted in a repository that holds encrypted ones only.

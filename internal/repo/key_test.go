@@ -557,3 +557,36 @@ func TestObjectsInEachOthersPlaceAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestKeyTroubleIsNeverAMissingObject holds what a recovery ends by, and what hides a backup from a listing.
+func TestKeyTroubleIsNeverAMissingObject(t *testing.T) {
+	t.Parallel()
+	ctx, dir := context.Background(), t.TempDir()
+	good := keysOf(masterKey(t, "a"), container.AES256)
+	r := bound(t, dir, good)
+	storeSegment(t, r, 1)
+	if err := r.StoreHistory(ctx, 2, []byte("1\t0/5000000\treason\n")); err != nil {
+		t.Fatal(err)
+	}
+	gone := Keys{Master: func() (*vault.MasterKey, error) { return nil, fmt.Errorf("read master key: %w", fs.ErrNotExist) }}
+	check := func(name string, k Keys) {
+		t.Helper()
+		r := sealed(t, durable.OS{}, dir, k)
+		_, err := r.HistoryContent(ctx, 2)
+		for _, err := range []error{err, readSegment(r, 1)} {
+			if err == nil || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	check("master key file gone", gone)
+	for _, object := range []string{"format", "key/1/1"} {
+		if err := os.Rename(filepath.Join(dir, "primary", object), filepath.Join(dir, "moved")); err != nil {
+			t.Fatal(err)
+		}
+		check(object+" gone", good)
+		if err := os.Rename(filepath.Join(dir, "moved"), filepath.Join(dir, "primary", object)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

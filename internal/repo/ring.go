@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -224,6 +225,10 @@ func (r *Repository) openWraps(ctx context.Context, number uint32, names []strin
 
 func (r *Repository) openWrap(ctx context.Context, name, id string, master *vault.MasterKey) (*wrap, container.Key, error) {
 	content, err := storage.ReadAll(ctx, r.engine, name, keyLimit)
+	if errors.Is(err, fs.ErrNotExist) { // removed while we look
+		number, _, _ := parseWrapName(name)
+		return nil, container.Key{}, &MissingKeyError{Dir: r.dir, Number: number}
+	}
 	if err != nil {
 		return nil, container.Key{}, err
 	}
@@ -268,6 +273,10 @@ func (r *Repository) id(ctx context.Context) (string, error) {
 		return id, nil
 	}
 	f, err := r.Format(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Not to be taken for the object that the key is for.
+		return "", fmt.Errorf("server %q: the repository has no identity, %s is missing", r.server, filepath.Join(r.dir, "format"))
+	}
 	if err != nil {
 		return "", err
 	}

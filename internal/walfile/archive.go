@@ -19,6 +19,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
@@ -37,7 +38,9 @@ type archive struct {
 // openArchive opens an archive that exists. What looks like an empty archive,
 // such as the directory of a file system that is not mounted, is an error: it
 // must not end a recovery.
-func openArchive(ctx context.Context, baseDir, server string) (*archive, error) {
+//
+// masterKey returns the master key, if the archive turns out to need one.
+func openArchive(ctx context.Context, baseDir, server string, masterKey func() (*vault.MasterKey, error)) (*archive, error) {
 	dir := filepath.Join(baseDir, server)
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("no repository: %w: check base_dir, and that its file system is mounted", err)
@@ -46,6 +49,7 @@ func openArchive(ctx context.Context, baseDir, server string) (*archive, error) 
 	if err != nil {
 		return nil, err
 	}
+	r.UseKeys(repo.Keys{Master: masterKey})
 	format, err := r.Format(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s holds no repository: check base_dir, and that its file system is mounted", dir)
@@ -101,19 +105,11 @@ func firstPage(segment string, page []byte, bytes int64) (walpage.Header, error)
 // [ErrNotArchived] when there is none. Close the object.
 func (a *archive) openContainer(ctx context.Context, file string) (*container.Reader, storage.Object, error) {
 	name, _ := repo.WALObject(file)
-	o, err := a.repo.Engine().Open(ctx, name)
+	c, o, err := a.repo.OpenContainer(ctx, name, container.Segment)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, ErrNotArchived
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := container.NewReader(name, o, o.Size(), container.Segment)
-	if err != nil {
-		_ = o.Close()
-		return nil, nil, err
-	}
-	return c, o, nil
+	return c, o, err
 }
 
 // segment writes a complete segment to out, decoding with as many goroutines as
@@ -292,7 +288,7 @@ func copyWhole(out, in *os.File, bytes int64) error {
 // small returns a history file, of a timeline or of a backup.
 func (a *archive) small(ctx context.Context, file string) ([]byte, error) {
 	name, _ := repo.WALObject(file)
-	content, err := storage.ReadAll(ctx, a.repo.Engine(), name, smallLimit)
+	content, err := a.repo.ReadRecord(ctx, name, smallLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotArchived
 	}
