@@ -174,6 +174,7 @@ type Server struct {
 	Progress  Tristate  // Unset inherits
 
 	WALShipping           string
+	WALShippingPlain      bool // copies of encrypted segments are plain
 	HotStandby            []string
 	HotStandbyOverrides   []string // by position of HotStandby
 	HotStandbyTablespaces []string // by position of HotStandby

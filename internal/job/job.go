@@ -78,7 +78,8 @@ type Start struct {
 	WALFlushInterval time.Duration // while nobody waits
 	WALMaxAge        time.Duration // after which a segment is ended early; 0 = never
 	OnGap            Gap
-	ShipTo           string // directory for plain copies of segments
+	ShipTo           string // directory for copies of segments
+	ShipPlain        bool   // plain copies of sealed segments too
 
 	Codec   container.Codec
 	Level   int

@@ -134,7 +134,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
-		ShipTo: sc.WALShipping,
+		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain,
 		TLS:    pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
 		Slot:   sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
