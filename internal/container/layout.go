@@ -68,6 +68,7 @@ const (
 	Manifest Kind = 2 // description of a backup, or PostgreSQL's own manifest
 	Segment  Kind = 3 // one WAL segment
 	Record   Kind = 4 // a small object that without a cipher is stored as it is: a timeline history, a hole
+	Journal  Kind = 5 // part of a journal, no object: the segment being received
 )
 
 func (k Kind) String() string {
@@ -80,6 +81,8 @@ func (k Kind) String() string {
 		return "WAL segment"
 	case Record:
 		return "record"
+	case Journal:
+		return "journal"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }

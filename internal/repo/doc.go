@@ -31,6 +31,9 @@
 // packs to which no other manifest refers, so a crash in between leaves dead
 // packs, never a listed backup that lacks one. [Repository.Sweep] removes them.
 //
+// What lies in receive/ is written through [Repository.ReceiveFS] and read through
+// [Repository.OpenReceived], as journals when the repository is sealed.
+//
 // Once [Repository.UseKeys] asks for a cipher, no object but format and keys is
 // written plain: when an object cannot be sealed, it is not written. Objects that are
 // not encrypted are refused beside sealed ones, unless a key says that both may be there.

@@ -410,6 +410,10 @@ func (r *Repository) newKey(ctx context.Context, owner, id string, number uint32
 
 // hasObjects reports whether there is anything that a key could have sealed.
 func (r *Repository) hasObjects(ctx context.Context) (bool, error) {
+	complete, partial, err := r.Received()
+	if err != nil || len(complete)+len(partial) > 0 {
+		return true, err
+	}
 	for _, prefix := range []string{"backup", "pack", "wal", holePrefix} {
 		objects, err := r.engine.List(ctx, prefix)
 		if err != nil {

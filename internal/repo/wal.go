@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -169,11 +170,13 @@ func (r *Repository) Received() (complete, partial []string, err error) {
 		return nil, nil, nil
 	}
 	for _, e := range entries {
-		name, isPartial := strings.CutSuffix(e.Name(), ".partial")
+		// One whose conversion was cut short (see ReceiveFS) has its last suffix still.
+		name, isPartial := strings.CutSuffix(strings.TrimSuffix(e.Name(), convertedSuffix), partialSuffix)
 		switch {
 		case !pg.IsSegmentName(name):
-		case isPartial:
+		case isPartial && !slices.Contains(partial, name):
 			partial = append(partial, name)
+		case isPartial:
 		default:
 			complete = append(complete, name)
 		}

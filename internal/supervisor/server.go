@@ -135,8 +135,8 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
 		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain,
-		TLS:    pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
-		Slot:   sc.WALSlot, CreateSlot: c.CreateSlot(sc),
+		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
+		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc),
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil

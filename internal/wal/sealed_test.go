@@ -112,3 +112,40 @@ func planted(t *testing.T, dir string) string {
 	}
 	return found
 }
+
+// While WAL is received into a sealed repository nothing of it is legible on the
+// disk, and what a killed and started receiver leaves is what the server has.
+func TestNothingIsLegibleWhileReceiving(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB", "wal_compression": "off"}})
+		s.Exec(t, "CREATE TABLE secrets (text text)")
+		dir := t.TempDir()
+		keys := testKeys(t, container.AES256)
+		var r *repo.Repository
+		for round := range 3 {
+			r = newRepoAt(t, dir)
+			r.UseKeys(keys)
+			m, stop := run(t, &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.None, Always: round == 1})
+			for range 20 {
+				s.Exec(t, "INSERT INTO secrets SELECT 'planted text' FROM generate_series(1, 500)")
+				if found := planted(t, dir); found != "" {
+					t.Fatalf("%s is legible", found)
+				}
+			}
+			end := lsn(t, s)
+			m.wait(t, "all WAL to be flushed", func(m seen) bool { return m.flushed >= end })
+			stop()
+			if found := planted(t, dir); found != "" {
+				t.Fatalf("%s is legible", found)
+			}
+		}
+		end := lsn(t, s)
+		name := pg.SegmentName(1, end, mib)
+		if got, err := r.PartialEnd(name, pg.SegmentSize(mib).Start(end), mib); err != nil || got < end {
+			t.Errorf("the partial segment ends at %s, %v; flushed was %s", got, err, end)
+		}
+		checkContinuous(t, r, mib)
+	})
+}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // A storer moves complete segments from the receive directory into the
@@ -123,7 +123,7 @@ func (s *storer) drain(ctx context.Context) {
 
 func (s *storer) store(ctx context.Context, name string) error {
 	path := filepath.Join(s.r.Repo.ReceiveDir(), name)
-	in, err := os.Open(path)
+	in, err := s.r.Repo.OpenReceived(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -131,11 +131,7 @@ func (s *storer) store(ctx context.Context, name string) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	size := pg.SegmentSize(info.Size())
+	size := pg.SegmentSize(in.Size())
 	if !size.Valid() {
 		return fmt.Errorf("%s has %d bytes, which is no size of a segment: move it away", path, size)
 	}
@@ -165,8 +161,8 @@ func (s *storer) store(ctx context.Context, name string) error {
 }
 
 // compare checks that the stored segment has the content of in.
-func (s *storer) compare(ctx context.Context, name string, in io.ReadSeeker) error {
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
+func (s *storer) compare(ctx context.Context, name string, in *repo.Received) error {
+	if err := in.Rewind(); err != nil {
 		return err
 	}
 	seg, err := s.r.Repo.OpenSegment(ctx, name)

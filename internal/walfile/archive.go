@@ -122,7 +122,7 @@ func (a *archive) segment(ctx context.Context, name string, out *os.File, scratc
 		if !errors.Is(err, ErrNotArchived) {
 			return size, err
 		}
-		size, err = a.received(name, out)
+		size, err = a.received(ctx, name, out)
 		if !errors.Is(err, ErrNotArchived) {
 			return size, err
 		}
@@ -196,8 +196,8 @@ func closeAll(scratch []container.Scratch) {
 }
 
 // received writes a segment that is complete in the receive directory.
-func (a *archive) received(name string, out *os.File) (pg.SegmentSize, error) {
-	in, bytes, err := openReceived(filepath.Join(a.repo.ReceiveDir(), name))
+func (a *archive) received(ctx context.Context, name string, out *os.File) (pg.SegmentSize, error) {
+	in, err := a.openReceived(ctx, name)
 	if err != nil {
 		return 0, err
 	}
@@ -206,17 +206,17 @@ func (a *archive) received(name string, out *os.File) (pg.SegmentSize, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, err := a.check(name, page, bytes)
+	size, err := a.check(name, page, in.Size())
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: move it away", in.Name(), err)
 	}
-	return size, copyWhole(out, in, bytes)
+	return size, copyWhole(out, in)
 }
 
 // partial writes a segment that is being received, as far as it has come, and
 // fills it up with zeros. It is [ErrNotArchived] when not one byte has come.
-func (a *archive) partial(name string, out *os.File) (pg.SegmentSize, error) {
-	in, bytes, err := openReceived(filepath.Join(a.repo.ReceiveDir(), name+partialSuffix))
+func (a *archive) partial(ctx context.Context, name string, out *os.File) (pg.SegmentSize, error) {
+	in, err := a.openReceived(ctx, name+partialSuffix)
 	if err != nil {
 		return 0, err
 	}
@@ -232,55 +232,47 @@ func (a *archive) partial(name string, out *os.File) (pg.SegmentSize, error) {
 	if err == nil {
 		_, err = a.check(name, page, int64(h.SegmentSize))
 	}
-	if err == nil && bytes > int64(h.SegmentSize) {
-		err = fmt.Errorf("it has %d bytes, its first page says %d", bytes, h.SegmentSize)
+	if err == nil && in.Size() > int64(h.SegmentSize) {
+		err = fmt.Errorf("it has %d bytes, its first page says %d", in.Size(), h.SegmentSize)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: move it away", in.Name(), err)
 	}
-	if err := copyWhole(out, in, bytes); err != nil {
+	if err := copyWhole(out, in); err != nil {
 		return 0, err
 	}
 	return pg.SegmentSize(h.SegmentSize), out.Truncate(int64(h.SegmentSize))
 }
 
-func openReceived(path string) (*os.File, int64, error) {
-	in, err := os.Open(path)
+func (a *archive) openReceived(ctx context.Context, file string) (*repo.Received, error) {
+	in, err := a.repo.OpenReceived(ctx, file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, ErrNotArchived
+		return nil, ErrNotArchived
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := in.Stat()
-	if err != nil {
-		_ = in.Close()
-		return nil, 0, err
-	}
-	return in, info.Size(), nil
+	return in, err
 }
 
 // readFirst reads the header of a segment's first page, or what there is of it.
-func readFirst(in io.ReaderAt) ([]byte, error) {
+func readFirst(in io.Reader) ([]byte, error) {
 	page := make([]byte, walpage.LongSize)
-	n, err := in.ReadAt(page, 0)
-	if errors.Is(err, io.EOF) {
+	n, err := io.ReadFull(in, page)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil
 	}
 	return page[:n], err
 }
 
-// copyWhole replaces the content of out by the first bytes of in.
-func copyWhole(out, in *os.File, bytes int64) error {
-	if err := empty(out); err != nil {
+// copyWhole replaces the content of out by that of in.
+func copyWhole(out *os.File, in *repo.Received) error {
+	if err := errors.Join(empty(out), in.Rewind()); err != nil {
 		return err
 	}
 	if _, err := out.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	n, err := io.Copy(out, io.LimitReader(in, bytes))
-	if err == nil && n != bytes {
-		err = fmt.Errorf("%s ended after %d of %d bytes", in.Name(), n, bytes)
+	n, err := io.Copy(out, io.LimitReader(in, in.Size()))
+	if err == nil && n != in.Size() {
+		err = fmt.Errorf("%s ended after %d of %d bytes", in.Name(), n, in.Size())
 	}
 	return err
 }

@@ -124,7 +124,7 @@ func (g *Getter) direct(ctx context.Context, a *archive, name, target string) (s
 		if !errors.Is(err, ErrNotArchived) || !g.Partial {
 			return err
 		}
-		if size, err = a.partial(name, out); !errors.Is(err, ErrNotArchived) {
+		if size, err = a.partial(ctx, name, out); !errors.Is(err, ErrNotArchived) {
 			return err
 		}
 		// It may have become complete between the two looks.
