@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
@@ -34,12 +35,13 @@ type admin struct {
 	env  map[string]string
 	uid  int
 	file string // users file
+	fs   durable.FS
 	load func(path string) (*vault.MasterKey, error)
 }
 
 func newAdmin(t *testing.T) *admin {
 	dir := t.TempDir()
-	return &admin{t: t, env: map[string]string{"HOME": dir}, uid: 1000, file: filepath.Join(dir, "users.conf"), load: loadShared}
+	return &admin{t: t, env: map[string]string{"HOME": dir}, uid: 1000, file: filepath.Join(dir, "users.conf"), fs: durable.OS{}, load: loadShared}
 }
 
 // withKey creates the master key first.
@@ -56,7 +58,7 @@ func (a *admin) run(input string, args ...string) (code int, stdout, stderr stri
 	p := program{
 		stdin: bufio.NewReader(strings.NewReader(input)), stdout: &out, stderr: &errs, uid: a.uid, loadKey: a.load,
 		env: func(name string) (string, bool) { v, ok := a.env[name]; return v, ok },
-		now: func() time.Time { return clock },
+		now: func() time.Time { return clock }, fs: a.fs,
 	}
 	code = p.run(args)
 	return code, out.String(), errs.String()

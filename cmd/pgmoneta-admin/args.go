@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,9 @@ func options() []option {
 		{"g", "generate", false},
 		{"l", "length", true},
 		{"F", "format", true},
+		{"c", "config", true},
+		{"D", "directory", true},
+		{"s", "server", true},
 		{"V", "version", false},
 		{"?", "help", false},
 	}
@@ -99,6 +103,8 @@ func commands() []command {
 		{"user edit", 102, true, (*program).userEdit},
 		{"user del", 103, true, (*program).userDelete},
 		{"user ls", 104, true, (*program).userList},
+		{"master-key rotate", 105, false, (*program).masterKeyRotate},
+		{"key rotate", 106, false, (*program).keyRotate},
 	}
 }
 
@@ -114,6 +120,9 @@ func findCommand(words []string) (command, error) {
 			continue
 		}
 		if second == "" {
+			if len(words) > 1 && hasCommand(words[0]+" "+words[1]) {
+				continue
+			}
 			return exactWords(c, words, 1)
 		}
 		sub = true
@@ -128,6 +137,10 @@ func findCommand(words []string) (command, error) {
 		return command{}, complain("Command '%s' requires a subcommand", words[0])
 	}
 	return command{}, complain("Unknown subcommand '%s' for command '%s'", words[1], words[0])
+}
+
+func hasCommand(name string) bool {
+	return slices.ContainsFunc(commands(), func(c command) bool { return c.name == name })
 }
 
 func exactWords(c command, words []string, n int) (command, error) {

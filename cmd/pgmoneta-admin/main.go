@@ -1,5 +1,5 @@
-// Command pgmoneta-admin keeps the secrets of pgmoneta: it creates the master key and edits the users and admins files.
-// It works on files alone and needs no running daemon.
+// Command pgmoneta-admin keeps the secrets of pgmoneta: it creates the master key, edits the users and admins files, and
+// rotates the keys of repositories. It works on files alone and needs no running daemon.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
@@ -24,6 +25,7 @@ func main() {
 		uid:     os.Geteuid(),
 		loadKey: vault.LoadMasterKey,
 		now:     time.Now,
+		fs:      durable.OS{},
 	}
 	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
 		p.readHidden = func() (string, error) {

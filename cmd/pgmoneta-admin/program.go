@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 )
@@ -29,11 +30,16 @@ Options:
   -g, --generate            generate a password
   -l, --length LENGTH       length of the generated password, 1 to 1024, default 64
   -F, --format text|json    output format
+  -c, --config FILE         configuration of the daemon, for rotate; default /etc/pgmoneta/pgmoneta.conf
+  -D, --directory DIRECTORY directory of the daemon's configuration, users and admins files, for rotate
+  -s, --server SERVER       only the repository of this server, for key rotate
   -V, --version             show the version
   -?, --help                show this help
 
 Commands:
   master-key                create the master key
+  master-key rotate         replace the master key and seal with the new one what the old one has sealed
+  key rotate                give encrypted repositories a new key for what is stored from now on
   user add                  add a user to the file
   user edit                 change the password of a user
   user del                  remove a user
@@ -50,6 +56,7 @@ type program struct {
 	uid        int
 	loadKey    func(path string) (*vault.MasterKey, error)
 	now        func() time.Time
+	fs         durable.FS // through which repositories are changed
 }
 
 // request is what one command works on.
@@ -129,10 +136,10 @@ func (p *program) dispatch(args *arguments) int {
 
 // failure is the last line on stderr when a command failed.
 func failure(c command) string {
-	if c.needFile {
-		return "Error for " + c.name
+	if c.name == "master-key" {
+		return "Cannot generate master key"
 	}
-	return "Cannot generate master key"
+	return "Error for " + c.name
 }
 
 func wantsJSON(args *arguments) (bool, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 	"github.com/pgmoneta/pgmoneta-go/internal/walcheck"
 )
@@ -30,7 +31,7 @@ func (p *program) offline(ctx context.Context, c call) int {
 		return exitUsage
 	}
 	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
-	doc := mgmt.Local(ctx, inspector{conf}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	doc := mgmt.Local(ctx, inspector{conf, p.masterKey}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
@@ -59,8 +60,20 @@ func (p *program) daemonConfig(o *console.Args) (*config.Config, console.Format,
 	return conf, format, err
 }
 
+// masterKey reads the master key, which an encrypted repository needs.
+func (p *program) masterKey() (*vault.MasterKey, error) {
+	home, _ := p.env("HOME")
+	if home == "" {
+		return nil, errors.New("HOME is not set: it names the directory that holds .pgmoneta/master.key")
+	}
+	return vault.LoadMasterKey(vault.MasterKeyPath(home))
+}
+
 // An inspector answers requests from what lies on the disk.
-type inspector struct{ conf *config.Config }
+type inspector struct {
+	conf      *config.Config
+	masterKey func() (*vault.MasterKey, error)
+}
 
 // Handle implements [mgmt.Handler].
 func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
@@ -91,5 +104,9 @@ func (i inspector) repository(server string) (*repo.Repository, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return repo.Open(durable.OS{}, i.conf.Main.BaseDir, server)
+	r, err := repo.Open(durable.OS{}, i.conf.Main.BaseDir, server)
+	if err == nil {
+		r.UseKeys(repo.Keys{Master: i.masterKey})
+	}
+	return r, err
 }

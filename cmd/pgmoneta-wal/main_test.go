@@ -63,7 +63,7 @@ func (s *site) run(args ...string) (stderr string, code int) {
 	var out bytes.Buffer
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Dir, cmd.Stderr = s.data, &out
-	cmd.Env = append(os.Environ(), "PGMONETA_WAL_PLAY=1")
+	cmd.Env = append(os.Environ(), "PGMONETA_WAL_PLAY=1", "HOME="+s.dir)
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -235,7 +235,7 @@ func TestExitCodesOfPush(t *testing.T) {
 		{name: "unknown server", server: "nosuch", file: segment(1), code: 200, says: []string{`"nosuch"`}},
 		{name: "wrong configuration", conf: "x", file: segment(1), code: 200, says: []string{"pgmoneta.conf"}},
 		{name: "base_dir missing", conf: "[pgmoneta]\nbase_dir = /nonexistent/base\n[primary]\n", file: segment(1), bytes: content(1, 7), code: 1, says: []string{"mounted"}},
-		{name: "encryption", conf: strings.Replace(good, "[primary]", "encryption = aes\n[primary]", 1), file: segment(1), code: 200, says: []string{"encryption"}},
+		{name: "encryption", conf: strings.Replace(good, "[primary]", "encryption = aes\n[primary]", 1), file: segment(1), code: 200, says: []string{"encryption is aes-256-gcm and cannot be done", "master.key"}},
 		{name: "queue within limit", file: segment(2), bytes: content(2, 7), options: []string{"--max-queue", "1G"}, code: 0},
 		{name: "queue over limit", file: segment(2), bytes: content(2, 7), options: full, code: 0, says: []string{"falls behind", segment(2)}},
 		{name: "queue over limit, dropping", file: segment(6), bytes: content(6, 7), options: append(full, "--drop-when-full"), code: 0, says: []string{"DROPPED", segment(6), "hole"}},

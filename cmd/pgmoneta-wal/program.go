@@ -14,6 +14,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 	"github.com/pgmoneta/pgmoneta-go/internal/walfile"
 )
@@ -183,6 +184,7 @@ func (p *program) get(ctx context.Context, o options, args []string) (int, error
 	}
 	g := walfile.Getter{
 		BaseDir: c.Main.BaseDir, Server: server, Partial: o.partial, EndAtHole: o.endAtHole, Ahead: o.prefetch,
+		MasterKey: p.masterKey,
 		Start: func(spool string) error {
 			dir, err := filepath.Abs(spool)
 			if err != nil {
@@ -209,7 +211,7 @@ func (p *program) prefetch(ctx context.Context, o options, args []string) (int, 
 	if err != nil {
 		return exitOK, err
 	}
-	f := walfile.Prefetcher{BaseDir: c.Main.BaseDir, Server: args[0], Dir: args[1]}
+	f := walfile.Prefetcher{BaseDir: c.Main.BaseDir, Server: args[0], Dir: args[1], MasterKey: p.masterKey}
 	return exitOK, f.Run(ctx)
 }
 
@@ -222,12 +224,13 @@ func (p *program) push(ctx context.Context, o options, args []string) (int, erro
 	if err != nil {
 		return exitFailure, err
 	}
-	if c.Main.Encryption != config.EncryptionNone {
-		return exitFailure, fmt.Errorf("server %q: %s: encryption is %s, which this version cannot do: nothing is stored in the clear instead", server, conf, c.Main.Encryption)
+	cipher, err := container.ParseCipher(c.Main.Encryption.String())
+	if err != nil {
+		return exitFailure, fmt.Errorf("server %q: %s: %w", server, conf, err)
 	}
 	w := walfile.Pusher{
 		FS: durable.OS{}, BaseDir: c.Main.BaseDir, Server: server, Codec: codec(c.Main.Compression.Codec), Level: c.Main.CompressionLevel,
-		MaxQueue: int64(o.maxQueue), Drop: o.drop, Warn: p.complain,
+		Cipher: cipher, MasterKey: p.masterKey, MaxQueue: int64(o.maxQueue), Drop: o.drop, Warn: p.complain,
 	}
 	err = w.Push(ctx, path)
 	var dropped *walfile.DroppedError
@@ -240,6 +243,16 @@ func (p *program) push(ctx context.Context, o options, args []string) (int, erro
 		return exitFailure, err
 	}
 	return exitNo, err
+}
+
+// masterKey reads the master key, which an encrypted archive needs. It is the one
+// of the user who runs this program, so that of PostgreSQL where that runs it.
+func (p *program) masterKey() (*vault.MasterKey, error) {
+	home, _ := p.env("HOME")
+	if home == "" {
+		return nil, errors.New("HOME is not set: it names the directory that holds .pgmoneta/master.key")
+	}
+	return vault.LoadMasterKey(vault.MasterKeyPath(home))
 }
 
 func codec(c config.Codec) container.Codec {

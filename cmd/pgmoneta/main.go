@@ -123,9 +123,11 @@ func daemon(flags config.Flags) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGALRM)
 	defer stop()
+	master := masterKey()
 	s, err := supervisor.New(supervisor.Options{
 		Config: c, Files: files, Log: log, Level: level, Segment: segment,
-		LoadUsers: func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users) },
+		LoadUsers: func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users, master) },
+		MasterKey: master,
 		Reload:    notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
@@ -143,9 +145,20 @@ func notify(sig os.Signal) <-chan os.Signal {
 	return ch
 }
 
+// masterKey returns what reads the master key file, again when it has changed.
+func masterKey() func() (*vault.MasterKey, error) {
+	home, ok := os.LookupEnv("HOME")
+	if !ok {
+		return func() (*vault.MasterKey, error) {
+			return nil, errors.New("HOME is not set, so the master key cannot be found")
+		}
+	}
+	return vault.NewKeyFile(vault.MasterKeyPath(home)).Load
+}
+
 // loadUsers reads the users file. Without one, every server needs a password
 // file or must trust us.
-func loadUsers(c *config.Config, path string) (*vault.Users, error) {
+func loadUsers(c *config.Config, path string, masterKey func() (*vault.MasterKey, error)) (*vault.Users, error) {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || path == "" {
 		err := c.ValidateUsers(func(string) bool { return false })
 		if err != nil {
@@ -153,11 +166,7 @@ func loadUsers(c *config.Config, path string) (*vault.Users, error) {
 		}
 		return nil, nil
 	}
-	home, ok := os.LookupEnv("HOME")
-	if !ok {
-		return nil, errors.New("HOME is not set, so the master key cannot be found")
-	}
-	master, err := vault.LoadMasterKey(vault.MasterKeyPath(home))
+	master, err := masterKey()
 	if err != nil {
 		return nil, fmt.Errorf("invalid master key file: %w", err)
 	}

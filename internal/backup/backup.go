@@ -139,7 +139,7 @@ func (j *job) identify(ctx context.Context, conn *pgrepl.Conn) (pgrepl.System, e
 	j.summary = repo.Summary{
 		Server: j.Params.Server, Label: label, Type: repo.Full, System: system.ID,
 		PostgreSQL: conn.Version(), SegmentSize: size, StartedAt: started,
-		Codec: j.Codec.String(), Cipher: "none",
+		Codec: j.Codec.String(), Cipher: j.Repo.Cipher().String(),
 	}
 	return system, err
 }
@@ -172,7 +172,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	}
 	j.summary.FrameBytes = j.frameBytes(total)
 	l := layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
-	pipe, err := newPipeline(ctx, j.summary.Label, l, j.known, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +298,7 @@ func (j *job) manifest(ctx context.Context, bb *pgrepl.BaseBackup, f *files) (in
 	if err != nil {
 		return 0, err
 	}
-	w, err := container.NewStreamWriter(up, container.Header{Kind: container.Manifest, Codec: container.Zstd}, 3)
+	w, err := j.Repo.NewPostgresManifest(up, j.summary.Label)
 	if err != nil {
 		return 0, err
 	}

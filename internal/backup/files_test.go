@@ -36,7 +36,7 @@ func taken(t testing.TB, dir string, archive []byte) ([]repo.File, *repo.Reposit
 		t.Fatal(err)
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, label, layout{codec: container.None, workers: 2, frame: smallFrame, pack: repo.PackTarget}, newKnown(), stage, rows)
+	pipe, err := newPipeline(ctx, r, label, layout{codec: container.None, workers: 2, frame: smallFrame, pack: repo.PackTarget}, newKnown(), stage, rows)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 // A frame is hashed first. When an equal one is stored already, in the packs of
 // the base or of this backup, it is referred to and neither encoded nor stored.
 type pipeline struct {
+	repo   *repo.Repository
 	label  repo.Label
 	codec  container.Codec
 	limit  int64 // of a pack
@@ -90,10 +91,10 @@ type layout struct {
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
-func newPipeline(ctx context.Context, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
+func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
-	p := &pipeline{label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{},
+	p := &pipeline{repo: r, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{},
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
@@ -376,7 +377,7 @@ func (p *pipeline) openPack() error {
 	if err != nil {
 		return err
 	}
-	w, err := container.NewWriter(up, container.Header{Kind: container.Pack, Codec: p.codec})
+	w, err := p.repo.NewContainer(up, name, container.Pack, p.codec)
 	if err != nil {
 		return err
 	}

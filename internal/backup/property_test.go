@@ -205,7 +205,7 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 		return err
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, label, layout{codec: container.None, workers: 2, frame: tinyFrame, pack: tinyPack}, k, stage, rows)
+	pipe, err := newPipeline(ctx, w.repo, label, layout{codec: container.None, workers: 2, frame: tinyFrame, pack: tinyPack}, k, stage, rows)
 	if err != nil {
 		return err
 	}

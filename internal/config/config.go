@@ -177,6 +177,7 @@ type Server struct {
 
 	WALArchive            string // empty inherits
 	WALShipping           string
+	WALShippingPlain      bool // copies of encrypted segments are plain
 	HotStandby            []string
 	HotStandbyOverrides   []string // by position of HotStandby
 	HotStandbyTablespaces []string // by position of HotStandby

@@ -152,7 +152,17 @@ func TestServerInheritsFromMain(t *testing.T) {
 	}
 }
 
-// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive on_gap and cross_check; keys of both
+func TestOtherModesOfEncryptionAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"aes-256-cbc", "AES-128-CTR", "aes-192-cbc"} {
+		_, err := ParseBytes("pgmoneta.conf", []byte("[pgmoneta]\nencryption = "+word+"\n"), testEnv)
+		if size := strings.ToLower(word[:7]); err == nil || !strings.Contains(err.Error(), "AES-GCM only") || !strings.Contains(err.Error(), "say "+size) {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+}
+
+// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive, on_gap cross_check and wal_shipping_plain; keys of both
 // sections count once.
 func TestAllKeysAreKnown(t *testing.T) {
 	t.Parallel()
@@ -160,7 +170,7 @@ func TestAllKeysAreKnown(t *testing.T) {
 	for _, n := range append(keyNames(mainKeys()), keyNames(serverKeys())...) {
 		names[n] = true
 	}
-	if got, want := len(names), 77+1+8; got != want {
+	if got, want := len(names), 77+1+9; got != want {
 		t.Errorf("%d different keys, want %d", got, want)
 	}
 }

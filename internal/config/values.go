@@ -271,6 +271,18 @@ func parseStorage(value string) (StorageEngine, error) {
 	return set, nil
 }
 
+// parseEncryption reads the cipher of stored data. What is stored is always sealed with AES-GCM; other modes are refused with the
+// reason.
+func parseEncryption(value string) (Encryption, error) {
+	e, err := parseWord(value, encryptionWords)
+	for _, mode := range []string{"-cbc", "-ctr"} {
+		if size, ok := strings.CutSuffix(strings.ToLower(value), mode); err != nil && ok {
+			return e, fmt.Errorf("data is encrypted with AES-GCM only, which also finds changes; say %s", size)
+		}
+	}
+	return e, err
+}
+
 // parseCiphers reads a comma list of SSH ciphers and returns it in the words of OpenSSH.
 func parseCiphers(value string) (string, error) {
 	names := map[string]string{

@@ -25,9 +25,19 @@
 // damaged or whose end is missing. Memory is bounded by the frame size and
 // the index, whatever the file claims. Errors are [*DamagedError] and name the object.
 //
+// # Sealing
+//
+// With a [Cipher] each frame, after its codec, and the index are AES-GCM messages
+// under a key that belongs to this one object: derived from a repository [Key],
+// a random salt, the repository's id and the object's name. Bytes that were
+// changed, frames that were exchanged, an object that was cut off or put under
+// another name or into another repository are found and reported as [ErrForged] in a
+// [*DamagedError]; a key that cannot be had is a [*KeyError]. Header and trailer
+// stay legible: they tell kind, codec, lengths and the number of the key.
+//
 // # Not guaranteed
 //
 // Hashes find damage, not malice: who can write the file can write the hash.
-// Authenticity needs a cipher; the header has the fields for it, and this
-// version refuses any cipher but none.
+// Authenticity needs a cipher. A sealed object that was stored under a name once
+// is still good when it is put back there after another took its place.
 package container

@@ -22,7 +22,7 @@ const Version = 1
 //	18  1  kind
 //	19  1  codec
 //	20  1  cipher, 0 = none
-//	21  3  zero
+//	21  3  number of the repository key, zero without a cipher
 //	24  4  frame limit, bytes
 //	28  4  CRC-32C of bytes 0 to 27 and 32 to 63
 //	32 32  salt of the object's key, zero without a cipher
@@ -35,13 +35,14 @@ const (
 // Index, a skippable frame that ends the file:
 //
 //	 0  4  0x184D2A51, magic of a skippable frame
-//	 4  4  40 n + 40, length of what follows
-//	 8     n entries of 40 bytes: plain length (4), stored length (4), SHA-256 of the plain bytes (32)
+//	 4  4  40 n + 40, length of what follows; 16 more with a cipher
+//	 8     n entries of 40 bytes: plain length (4), stored length (4), SHA-256 of the plain bytes (32);
+//	       with a cipher they are one AES-GCM message, which ends in a tag of 16 bytes
 //	       trailer:
 //	 0  8  position of the index frame in the file
 //	 8  8  sum of the plain lengths
 //	16  4  n, number of frames
-//	20  4  CRC-32C of the entries
+//	20  4  CRC-32C of the entries as they are stored
 //	24  4  format version
 //	28  4  CRC-32C of bytes 0 to 27 of the trailer
 //	32  8  "atenomgp"
@@ -66,6 +67,8 @@ const (
 	Pack     Kind = 1 // frames of file data
 	Manifest Kind = 2 // description of a backup, or PostgreSQL's own manifest
 	Segment  Kind = 3 // one WAL segment
+	Record   Kind = 4 // a small object that without a cipher is stored as it is: a timeline history, a hole
+	Journal  Kind = 5 // part of a journal, no object: the segment being received
 )
 
 func (k Kind) String() string {
@@ -76,14 +79,22 @@ func (k Kind) String() string {
 		return "manifest"
 	case Segment:
 		return "WAL segment"
+	case Record:
+		return "record"
+	case Journal:
+		return "journal"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
 // A Header begins a container.
 type Header struct {
-	Kind  Kind
-	Codec Codec
+	Kind   Kind
+	Codec  Codec
+	Cipher Cipher
+	Key    uint32 // number of the repository key, 0 without a cipher
+
+	salt [saltSize]byte // zero without a cipher
 }
 
 func (h Header) append(dst []byte) []byte {
@@ -93,8 +104,10 @@ func (h Header) append(dst []byte) []byte {
 	le.PutUint32(b[4:], headerSize-8)
 	copy(b[8:], headerMagic)
 	le.PutUint16(b[16:], Version)
-	b[18], b[19] = byte(h.Kind), byte(h.Codec)
+	b[18], b[19], b[20] = byte(h.Kind), byte(h.Codec), byte(h.Cipher)
+	b[21], b[22], b[23] = byte(h.Key), byte(h.Key>>8), byte(h.Key>>16)
 	le.PutUint32(b[24:], FrameLimit)
+	copy(b[32:], h.salt[:])
 	le.PutUint32(b[28:], headerSum(b))
 	return append(dst, b...)
 }
@@ -103,25 +116,42 @@ func headerSum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:28], castagnoli), castagnoli, b[32:headerSize])
 }
 
+// Begins reports whether b begins like a container.
+func Begins(b []byte) bool {
+	return len(b) >= headerSize && binary.LittleEndian.Uint32(b) == skippableMagic && string(b[8:16]) == headerMagic
+}
+
 func parseHeader(b []byte) (Header, error) {
 	le := binary.LittleEndian
 	switch {
-	case len(b) < headerSize || le.Uint32(b) != skippableMagic || string(b[8:16]) != headerMagic:
+	case !Begins(b):
 		return Header{}, fmt.Errorf("not a pgmoneta container")
 	case le.Uint32(b[28:]) != headerSum(b):
 		return Header{}, fmt.Errorf("header checksum is wrong")
 	case le.Uint16(b[16:]) != Version:
 		return Header{}, fmt.Errorf("format version %d; this program reads version %d", le.Uint16(b[16:]), Version)
-	case b[20] != 0:
+	case !Cipher(b[20]).valid():
 		return Header{}, fmt.Errorf("cipher %d is not known to this version", b[20])
 	case le.Uint32(b[24:]) != FrameLimit:
 		return Header{}, fmt.Errorf("frame limit %d; this program reads %d", le.Uint32(b[24:]), FrameLimit)
 	}
-	h := Header{Kind: Kind(b[18]), Codec: Codec(b[19])}
+	h := Header{Kind: Kind(b[18]), Codec: Codec(b[19]), Cipher: Cipher(b[20]), Key: uint32(b[21]) | uint32(b[22])<<8 | uint32(b[23])<<16}
+	copy(h.salt[:], b[32:])
 	if !h.Codec.valid() {
 		return Header{}, fmt.Errorf("codec %d is not known to this version", b[19])
 	}
+	if sealed := h.Cipher != Plain; sealed != (h.Key != 0) || !sealed && h.salt != [saltSize]byte{} {
+		return Header{}, fmt.Errorf("cipher %s with repository key %d", h.Cipher, h.Key)
+	}
 	return h, nil
+}
+
+// overhead is what sealing adds to a message.
+func (h Header) overhead() int {
+	if h.Cipher == Plain {
+		return 0
+	}
+	return tagSize
 }
 
 // A Frame is an entry of the index.

@@ -30,23 +30,38 @@ type Reader struct {
 	name    string
 	r       io.ReaderAt
 	header  Header
+	seal    *sealer // nil without a cipher
 	frames  []Frame
 	offsets []int64 // len(frames)+1
 	plain   int64
 }
 
 // NewReader reads header, index and trailer of the container of the given size.
-// name is used in errors. The reader must be of kind want.
+// name is used in errors. The container must be of kind want and not sealed.
 func NewReader(name string, r io.ReaderAt, size int64, want Kind) (*Reader, error) {
+	return Open(name, r, size, want, func(uint32) (Key, error) { return Key{}, ErrNoKeys })
+}
+
+// Open is [NewReader] for containers that may be sealed: keys is asked for the key
+// of one that is, and name must be the name it was stored under. The error is a
+// [*KeyError] when the key cannot be had. Whether a plain container is
+// acceptable at this place is for the caller to decide, by [Reader.Header].
+func Open(name string, r io.ReaderAt, size int64, want Kind, keys Keys) (*Reader, error) {
 	c := &Reader{name: name, r: r}
-	if err := c.open(size, want); err != nil {
-		var read *readError
-		if errors.As(err, &read) {
-			return nil, fmt.Errorf("read %s: %w", name, read.error)
-		}
-		return nil, &DamagedError{Object: name, Frame: -1, Err: err}
+	err := c.open(size, want, keys)
+	var (
+		read *readError
+		key  *KeyError
+	)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.As(err, &read):
+		return nil, fmt.Errorf("read %s: %w", name, read.error)
+	case errors.As(err, &key):
+		return nil, err
 	}
-	return c, nil
+	return nil, &DamagedError{Object: name, Frame: -1, Err: err}
 }
 
 // readError separates a failing disk from damaged content.
@@ -63,7 +78,7 @@ func (c *Reader) readAt(b []byte, at int64) error {
 	return &readError{err}
 }
 
-func (c *Reader) open(size int64, want Kind) error {
+func (c *Reader) open(size int64, want Kind, keys Keys) error {
 	if size < headerSize+8+trailerSize {
 		return fmt.Errorf("only %d bytes long", size)
 	}
@@ -78,6 +93,9 @@ func (c *Reader) open(size int64, want Kind) error {
 	if c.header.Kind != want {
 		return fmt.Errorf("is a %s, want a %s", c.header.Kind, want)
 	}
+	if err := c.unlock(b[:], keys); err != nil {
+		return err
+	}
 	if err := c.readAt(b[:trailerSize], size-trailerSize); err != nil {
 		return err
 	}
@@ -88,8 +106,21 @@ func (c *Reader) open(size int64, want Kind) error {
 	return c.readIndex(t, size)
 }
 
+// unlock prepares the key of a sealed container.
+func (c *Reader) unlock(header []byte, keys Keys) error {
+	if c.header.Cipher == Plain {
+		return nil
+	}
+	key, err := keys(c.header.Key)
+	if err != nil {
+		return &KeyError{Object: c.name, Number: c.header.Key, Err: err}
+	}
+	c.seal, err = key.sealer(header, c.name)
+	return err
+}
+
 func (c *Reader) readIndex(t trailer, size int64) error {
-	length := int64(t.frames)*entrySize + trailerSize
+	length := int64(t.frames)*entrySize + int64(c.header.overhead()) + trailerSize
 	if t.index > uint64(size) || int64(t.index)+8+length != size {
 		return errors.New("index position disagrees with the size of the file")
 	}
@@ -104,12 +135,18 @@ func (c *Reader) readIndex(t trailer, size int64) error {
 	if crc32.Checksum(b, castagnoli) != t.sum {
 		return errors.New("index checksum is wrong")
 	}
+	if c.seal != nil {
+		var err error
+		if b, err = c.seal.openIndex(b, uint64(t.frames), t.index); err != nil {
+			return fmt.Errorf("index: %w", err)
+		}
+	}
 	c.frames = make([]Frame, t.frames)
 	c.offsets = make([]int64, t.frames+1)
 	at := int64(headerSize)
 	for i := range c.frames {
 		f := parseFrame(b[i*entrySize:])
-		if f.Plain > FrameLimit || f.Stored > storedLimit {
+		if f.Plain > FrameLimit || f.Stored > storedLimit || int(f.Stored) < c.header.overhead() {
 			return fmt.Errorf("frame %d claims %d plain and %d stored bytes", i, f.Plain, f.Stored)
 		}
 		c.frames[i], c.offsets[i] = f, at
@@ -165,6 +202,12 @@ func (c *Reader) ReadFrame(i int, s *Scratch) ([]byte, error) {
 			return nil, fmt.Errorf("read %s: %w", c.name, read.error)
 		}
 		return nil, &DamagedError{Object: c.name, Frame: i, Err: err}
+	}
+	if c.seal != nil {
+		var err error
+		if stored, err = c.seal.openFrame(stored, i); err != nil {
+			return nil, &DamagedError{Object: c.name, Frame: i, Err: err}
+		}
 	}
 	if s.plain == nil {
 		s.plain = make([]byte, 0, FrameLimit+1)

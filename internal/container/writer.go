@@ -1,7 +1,9 @@
 package container
 
 import (
+	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 )
@@ -10,22 +12,55 @@ import (
 // any number of goroutines can encode for it. It is used by one goroutine at a time.
 type Writer struct {
 	w      io.Writer
+	header Header
+	seal   *sealer // nil without a cipher
+	sealed []byte  // buffer of the frame being sealed
 	frames []Frame
 	at     uint64 // length written
 	plain  uint64
 }
 
-// NewWriter writes the header to w.
+// NewWriter writes the header to w. It refuses a header with a cipher, because
+// without a key the frames would be plain.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	if h.Cipher != Plain || h.Key != 0 {
+		return nil, errors.New("a container with a cipher needs a key")
+	}
+	return newWriter(w, h, nil)
+}
+
+// NewSealedWriter writes the header to w and seals every frame and the index
+// with a key of its own, which it derives from key. h has the cipher. The
+// container can be read under the name object only.
+func NewSealedWriter(w io.Writer, h Header, object string, key Key) (*Writer, error) {
+	if h.Cipher == Plain || !h.Cipher.valid() || key.secret == nil {
+		return nil, errors.New("a sealed container needs a cipher and a key")
+	}
+	h.Key = key.Number
+	if _, err := rand.Read(h.salt[:]); err != nil {
+		return nil, err
+	}
+	seal, err := key.sealer(h.append(nil), object)
+	if err != nil {
+		return nil, err
+	}
+	return newWriter(w, h, seal)
+}
+
+func newWriter(w io.Writer, h Header, seal *sealer) (*Writer, error) {
 	b := h.append(nil)
 	if _, err := w.Write(b); err != nil {
 		return nil, err
 	}
-	return &Writer{w: w, at: uint64(len(b))}, nil
+	return &Writer{w: w, header: h, seal: seal, at: uint64(len(b))}, nil
 }
 
 // WriteFrame appends one encoded frame and returns its number, from 0.
 func (w *Writer) WriteFrame(stored []byte, f Frame) (int, error) {
+	if w.seal != nil {
+		w.sealed = w.seal.sealFrame(w.sealed[:0], stored, len(w.frames))
+		stored, f.Stored = w.sealed, uint32(len(w.sealed))
+	}
 	if _, err := w.w.Write(stored); err != nil {
 		return 0, err
 	}
@@ -47,11 +82,18 @@ func (w *Writer) Frames() int { return len(w.frames) }
 // Finish writes index and trailer. The container is complete afterwards; the
 // caller closes what lies below.
 func (w *Writer) Finish() error {
-	b := make([]byte, 0, 8+len(w.frames)*entrySize+trailerSize)
-	b = binary.LittleEndian.AppendUint32(b, indexMagic)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(w.frames)*entrySize+trailerSize))
+	entries := make([]byte, 0, len(w.frames)*entrySize)
 	for _, f := range w.frames {
-		b = f.append(b)
+		entries = f.append(entries)
+	}
+	length := len(entries) + w.header.overhead() + trailerSize
+	b := make([]byte, 0, 8+length)
+	b = binary.LittleEndian.AppendUint32(b, indexMagic)
+	b = binary.LittleEndian.AppendUint32(b, uint32(length))
+	if w.seal != nil {
+		b = w.seal.sealIndex(b, entries, uint64(len(w.frames)), w.at)
+	} else {
+		b = append(b, entries...)
 	}
 	t := trailer{index: w.at, plain: w.plain, frames: uint32(len(w.frames)), sum: crc32.Checksum(b[8:], castagnoli)}
 	b = t.append(b)
@@ -71,15 +113,20 @@ type StreamWriter struct {
 // NewStreamWriter writes the header to w and encodes what is written to the
 // result with the given codec and level.
 func NewStreamWriter(w io.Writer, h Header, level int) (*StreamWriter, error) {
-	enc, err := NewEncoder(h.Codec, level)
-	if err != nil {
-		return nil, err
-	}
 	cw, err := NewWriter(w, h)
 	if err != nil {
 		return nil, err
 	}
-	return &StreamWriter{w: cw, enc: enc, plain: make([]byte, 0, FrameLimit)}, nil
+	return cw.Stream(level)
+}
+
+// Stream returns a writer that cuts what is written to it into frames of w.
+func (w *Writer) Stream(level int) (*StreamWriter, error) {
+	enc, err := NewEncoder(w.header.Codec, level)
+	if err != nil {
+		return nil, err
+	}
+	return &StreamWriter{w: w, enc: enc, plain: make([]byte, 0, FrameLimit)}, nil
 }
 
 // Write implements [io.Writer].

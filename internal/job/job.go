@@ -10,6 +10,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,11 +79,15 @@ type Start struct {
 	WALFlushInterval time.Duration // while nobody waits
 	WALMaxAge        time.Duration // after which a segment is ended early; 0 = never
 	OnGap            Gap
-	ShipTo           string // directory for plain copies of segments
+	ShipTo           string // directory for copies of segments
+	ShipPlain        bool   // plain copies of sealed segments too
 	FillFrom         string // directory that holes are filled from
 
 	Codec   container.Codec
 	Level   int
+	Cipher  container.Cipher
+	Master  vault.MasterWire // zero for none
+	Keyless string           // why there is no master key
 	Workers int
 	MaxRate int64 // bytes per second, 0 = unlimited
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
@@ -123,6 +128,16 @@ type Spec struct {
 // Params returns the connection parameters.
 func (s *Start) Params() pgrepl.Params {
 	return pgrepl.Params{Server: s.Server, Host: s.Host, Port: s.Port, Others: s.Others, Target: s.Target, User: s.User, Password: s.Password.Secret, TLS: s.TLS}
+}
+
+// Keys returns how the repository is sealed.
+func (s *Start) Keys() repo.Keys {
+	return repo.Keys{Cipher: s.Cipher, Master: func() (*vault.MasterKey, error) {
+		if s.Master.IsZero() {
+			return nil, errors.New(s.Keyless)
+		}
+		return s.Master.Key()
+	}}
 }
 
 // A Class sorts failures into those the protocol has codes for.

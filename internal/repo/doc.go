@@ -5,6 +5,7 @@
 // # Layout
 //
 //	format                          repository id, system identifier, format version (JSON)
+//	key/<n>/<w>                     key n of the repository, wrapped by a master key (JSON)
 //	backup/<label>/manifest         our description of one backup; writing it is the commit
 //	backup/<label>/backup_manifest  PostgreSQL's own manifest, byte for byte
 //	pack/<label>/<n>                frames of file data, about 64 MiB each
@@ -12,7 +13,8 @@
 //	wal/<timeline>.history          timeline history, as the server sent it
 //	hole/<timeline>/<from>-<to>     WAL that is missing, and why
 //
-// All but format, histories and holes are containers (package container). Beside the
+// All but format, keys, histories and holes are containers (package container); a
+// sealed repository has containers for histories and holes too. Beside the
 // objects, on the local disk only, lie receive/ (segments being streamed),
 // tmp/ (unfinished objects) and lock (taken by the job that changes backups).
 //
@@ -28,6 +30,13 @@
 // written last. Deleting a backup removes its manifest first and then only
 // packs to which no other manifest refers, so a crash in between leaves dead
 // packs, never a listed backup that lacks one. [Repository.Sweep] removes them.
+//
+// What lies in receive/ is written through [Repository.ReceiveFS] and read through
+// [Repository.OpenReceived], as journals when the repository is sealed.
+//
+// Once [Repository.UseKeys] asks for a cipher, no object but format and keys is
+// written plain: when an object cannot be sealed, it is not written. Objects that are
+// not encrypted are refused beside sealed ones, unless a key says that both may be there.
 //
 // One unreadable manifest does not hide the other backups; it is listed with
 // its error, and nothing is collected while it is there.

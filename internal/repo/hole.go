@@ -16,7 +16,6 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
-	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
@@ -133,7 +132,7 @@ func (r *Repository) Holes(ctx context.Context) ([]Hole, error) {
 }
 
 func (r *Repository) readHole(ctx context.Context, named Hole) (Hole, error) {
-	content, err := storage.ReadAll(ctx, r.engine, named.object(), holeLimit)
+	content, err := r.ReadRecord(ctx, named.object(), holeLimit)
 	if err != nil {
 		return Hole{}, err
 	}
@@ -157,7 +156,7 @@ func (r *Repository) RecordHole(ctx context.Context, h Hole) error {
 		if err := r.engine.Sweep(ctx, OwnerHole); err != nil {
 			return err
 		}
-		err := storage.Put(ctx, r.engine, OwnerHole, h.object(), append(content, '\n'))
+		err := r.PutRecord(ctx, OwnerHole, h.object(), append(content, '\n'))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("server %q: record hole %s: %w", r.server, h, err)
 		}
@@ -344,13 +343,13 @@ func (r *Repository) SystemIdentifier(ctx context.Context) (uint64, error) {
 	return n, nil
 }
 
-// holePatience is how long to wait for another process that records a hole,
-// which takes it a few milliseconds.
+// holePatience is how long to wait for another process that records a hole or
+// rotates keys, which takes it a few milliseconds.
 const holePatience = 10 * time.Second
 
 // changeHoles calls change while no other process changes holes.
 func (r *Repository) changeHoles(ctx context.Context, change func() error) error {
-	lock, err := r.lockHoles(ctx)
+	lock, err := r.waitLock(ctx, "hole.lock")
 	if err != nil {
 		return fmt.Errorf("server %q: %w", r.server, err)
 	}
@@ -358,10 +357,11 @@ func (r *Repository) changeHoles(ctx context.Context, change func() error) error
 	return errors.Join(err, lock.Release())
 }
 
-func (r *Repository) lockHoles(ctx context.Context) (*durable.Lock, error) {
+// waitLock takes a lock of the repository, waiting a while for another holder.
+func (r *Repository) waitLock(ctx context.Context, name string) (*durable.Lock, error) {
 	deadline := time.Now().Add(holePatience)
 	for {
-		lock, err := durable.TryLock(filepath.Join(r.dir, "hole.lock"))
+		lock, err := durable.TryLock(filepath.Join(r.dir, name))
 		var locked *durable.LockedError
 		if !errors.As(err, &locked) || time.Now().After(deadline) {
 			return lock, err

@@ -158,13 +158,27 @@ func (r *Repository) NewManifestWriter(ctx context.Context, label Label) (*Manif
 	}
 	m := &ManifestWriter{stage: stage}
 	if m.upload, err = stage.Create(ctx, manifestName(label)); err == nil {
-		m.w, err = container.NewStreamWriter(m.upload, container.Header{Kind: container.Manifest, Codec: container.Zstd}, 3)
+		m.w, err = r.manifestStream(m.upload, manifestName(label))
 	}
 	if err != nil {
 		m.Abort()
 		return nil, err
 	}
 	return m, nil
+}
+
+// manifestStream begins a container of manifest data.
+func (r *Repository) manifestStream(w io.Writer, name string) (*container.StreamWriter, error) {
+	c, err := r.NewContainer(w, name, container.Manifest, container.Zstd)
+	if err != nil {
+		return nil, err
+	}
+	return c.Stream(3)
+}
+
+// NewPostgresManifest begins the container of PostgreSQL's own manifest of label.
+func (r *Repository) NewPostgresManifest(w io.Writer, label Label) (*container.StreamWriter, error) {
+	return r.manifestStream(w, PostgresManifestName(label))
 }
 
 // Add appends a file.
@@ -240,16 +254,12 @@ func (r *Repository) OpenManifest(ctx context.Context, label Label) (*Manifest, 
 }
 
 func (r *Repository) openSummary(ctx context.Context, label Label) (*Manifest, error) {
-	name := manifestName(label)
-	o, err := r.engine.Open(ctx, name)
+	c, o, err := r.OpenContainer(ctx, manifestName(label), container.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{object: o}
-	if m.reader, err = container.NewReader(name, o, o.Size(), container.Manifest); err == nil {
-		err = m.readSummary(label)
-	}
-	if err != nil {
+	m := &Manifest{object: o, reader: c}
+	if err := m.readSummary(label); err != nil {
 		_ = o.Close()
 		return nil, err
 	}
@@ -385,16 +395,11 @@ func (m *Manifest) Close() error { return m.object.Close() }
 
 // ReadPostgresManifest writes PostgreSQL's own manifest of a backup to w, byte for byte.
 func (r *Repository) ReadPostgresManifest(ctx context.Context, label Label, w io.Writer) error {
-	name := PostgresManifestName(label)
-	o, err := r.engine.Open(ctx, name)
+	c, o, err := r.OpenContainer(ctx, PostgresManifestName(label), container.Manifest)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = o.Close() }()
-	c, err := container.NewReader(name, o, o.Size(), container.Manifest)
-	if err != nil {
-		return err
-	}
 	stream := c.Stream()
 	defer func() { _ = stream.Close() }()
 	_, err = stream.WriteTo(w)

@@ -59,13 +59,8 @@ func (p *PackSet) acquire(ctx context.Context, i int) (*openPack, error) {
 		return o, nil
 	}
 	name := p.refs[i].Name
-	object, err := p.repo.engine.Open(ctx, name)
+	reader, object, err := p.repo.OpenContainer(ctx, name, container.Pack)
 	if err != nil {
-		return nil, err
-	}
-	reader, err := container.NewReader(name, object, object.Size(), container.Pack)
-	if err != nil {
-		_ = object.Close()
 		return nil, err
 	}
 	p.evict()

@@ -55,6 +55,7 @@ type Repository struct {
 	dir    string // local directory of receive/, tmp/ and lock
 	fs     durable.FS
 	engine storage.Engine
+	ring   ring
 }
 
 // Open returns the repository of server below baseDir on the local disk. It
@@ -95,7 +96,8 @@ func (r *Repository) Format(ctx context.Context) (Format, error) {
 
 // Bind ties the repository to a cluster: the first call writes the format
 // object, later calls fail with a [*SystemMismatchError] when system differs.
-// owner is the stage owner of the calling process.
+// It also opens, or makes, the key that new objects are sealed with; when they
+// must be and cannot be, it fails. owner is the stage owner of the calling process.
 func (r *Repository) Bind(ctx context.Context, owner, system string) error {
 	f, err := r.Format(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,7 +114,7 @@ func (r *Repository) Bind(ctx context.Context, owner, system string) error {
 	if f.System != system {
 		return &SystemMismatchError{Server: r.server, Repository: f.System, Have: system}
 	}
-	return nil
+	return r.prepareKeys(ctx, owner)
 }
 
 // Lock takes the lock of the process that changes backups. It fails with a

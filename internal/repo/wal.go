@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -24,9 +25,14 @@ func segmentObject(name string) string { return "wal/" + name[:8] + "/" + name }
 func historyObject(tli pg.Timeline) string { return "wal/" + pg.HistoryName(tli) }
 
 // StoreSegment stores a complete segment of the given name from in, which must
-// hold exactly size bytes. It fails with [fs.ErrExist] if it is there already.
-// Holes that it is the last to fill are not recorded any more.
+// hold exactly size bytes. It fails with [fs.ErrExist] if it is there already, and
+// when it should be sealed and cannot be. Holes that it is the last to fill are
+// not recorded any more.
 func (r *Repository) StoreSegment(ctx context.Context, name string, size pg.SegmentSize, in io.Reader, codec container.Codec, level int) (stored int64, err error) {
+	// Segments of an earlier run are stored before a server was reached and Bind called.
+	if err := r.prepareKeys(ctx, OwnerWAL); err != nil {
+		return 0, err
+	}
 	stage, err := r.engine.Stage(ctx, OwnerWAL)
 	if err != nil {
 		return 0, err
@@ -36,7 +42,11 @@ func (r *Repository) StoreSegment(ctx context.Context, name string, size pg.Segm
 	if err != nil {
 		return 0, err
 	}
-	w, err := container.NewStreamWriter(up, container.Header{Kind: container.Segment, Codec: codec}, level)
+	cw, err := r.NewContainer(up, segmentObject(name), container.Segment, codec)
+	if err != nil {
+		return 0, err
+	}
+	w, err := cw.Stream(level)
 	if err != nil {
 		return 0, err
 	}
@@ -76,14 +86,8 @@ func (r *Repository) OpenSegment(ctx context.Context, name string) (*WALSegment,
 	if !pg.IsSegmentName(name) {
 		return nil, fmt.Errorf("%q is no name of a WAL segment", name)
 	}
-	object := segmentObject(name)
-	o, err := r.engine.Open(ctx, object)
+	c, o, err := r.OpenContainer(ctx, segmentObject(name), container.Segment)
 	if err != nil {
-		return nil, err
-	}
-	c, err := container.NewReader(object, o, o.Size(), container.Segment)
-	if err != nil {
-		_ = o.Close()
 		return nil, err
 	}
 	return &WALSegment{Reader: c, object: o}, nil
@@ -131,11 +135,11 @@ func (r *Repository) ListWAL(ctx context.Context) (WALListing, error) {
 // StoreHistory stores a timeline history file as the server sent it. One that
 // is there already must have the same content up to the last ancestor.
 func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content []byte) error {
-	err := storage.Put(ctx, r.engine, OwnerWAL, historyObject(tli), content)
+	err := r.PutRecord(ctx, OwnerWAL, historyObject(tli), content)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	have, err := storage.ReadAll(ctx, r.engine, historyObject(tli), historyLimit)
+	have, err := r.HistoryContent(ctx, tli)
 	if err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ const historyLimit = 1 << 20
 
 // HistoryContent returns the stored history file of tli, byte for byte.
 func (r *Repository) HistoryContent(ctx context.Context, tli pg.Timeline) ([]byte, error) {
-	return storage.ReadAll(ctx, r.engine, historyObject(tli), historyLimit)
+	return r.ReadRecord(ctx, historyObject(tli), historyLimit)
 }
 
 // History returns the history of tli. Timeline 1 needs no file.
@@ -173,11 +177,13 @@ func (r *Repository) Received() (complete, partial []string, err error) {
 		return nil, nil, nil
 	}
 	for _, e := range entries {
-		name, isPartial := strings.CutSuffix(e.Name(), ".partial")
+		// One whose conversion was cut short (see ReceiveFS) has its last suffix still.
+		name, isPartial := strings.CutSuffix(strings.TrimSuffix(e.Name(), convertedSuffix), partialSuffix)
 		switch {
 		case !pg.IsSegmentName(name):
-		case isPartial:
+		case isPartial && !slices.Contains(partial, name):
 			partial = append(partial, name)
+		case isPartial:
 		default:
 			complete = append(complete, name)
 		}

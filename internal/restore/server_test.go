@@ -56,18 +56,26 @@ type bed struct {
 	watch  *watch
 	log    *slog.Logger
 	params pgrepl.Params
+	codec  container.Codec
 }
 
 func newBed(t *testing.T, s *pgtest.Server) *bed {
+	t.Helper()
+	return newSealedBed(t, s, "pgmoneta", container.Zstd, repo.Keys{})
+}
+
+// newSealedBed receives with a slot of its own into a repository that is sealed with keys.
+func newSealedBed(t *testing.T, s *pgtest.Server, slot string, codec container.Codec, keys repo.Keys) *bed {
 	t.Helper()
 	r, err := repo.Open(durable.OS{}, t.TempDir(), "primary")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{t: t, server: s, repo: r, watch: &watch{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	r.UseKeys(keys)
+	b := &bed{t: t, server: s, repo: r, codec: codec, watch: &watch{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		params: pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}}
-	rc := &wal.Receiver{Params: b.params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
-		Codec: container.Zstd, Level: 3, Monitor: b.watch, Log: b.log}
+	rc := &wal.Receiver{Params: b.params, Repo: r, FS: durable.OS{}, Slot: slot, CreateSlot: true,
+		Codec: codec, Level: 3, Monitor: b.watch, Log: b.log}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rc.Run(ctx) }()
@@ -104,7 +112,7 @@ func (b *bed) received() {
 
 func (b *bed) backup() repo.Summary {
 	b.t.Helper()
-	s, err := backup.Run(context.Background(), backup.Options{Params: b.params, Repo: b.repo, Codec: container.Zstd, Level: 3, Workers: 2,
+	s, err := backup.Run(context.Background(), backup.Options{Params: b.params, Repo: b.repo, Codec: b.codec, Level: 3, Workers: 2,
 		Streaming: func() (bool, string) { return true, "" }, Progress: func(string, int64, int64) {}, Now: time.Now, Log: b.log})
 	if err != nil {
 		b.t.Fatal(err)

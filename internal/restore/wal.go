@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -88,16 +87,15 @@ func (j *job) segment(ctx context.Context, s Segment) error {
 
 // fill copies the bytes of a segment and reports whether it was complete.
 func (j *job) fill(ctx context.Context, s Segment, out *os.File) (whole bool, err error) {
-	received := filepath.Join(j.plan.repo.ReceiveDir(), s.Name)
 	for range 3 {
 		err = j.stored(ctx, s, out)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return true, err
 		}
-		if err = copyFile(out, received, int64(j.plan.Backup.SegmentSize)); !errors.Is(err, fs.ErrNotExist) {
+		if err = j.received(ctx, s.Name, out); !errors.Is(err, fs.ErrNotExist) {
 			return true, err
 		}
-		if err = copyFile(out, received+partialSuffix, int64(j.plan.Backup.SegmentSize)); !errors.Is(err, fs.ErrNotExist) {
+		if err = j.received(ctx, s.Name+partialSuffix, out); !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
@@ -133,14 +131,14 @@ func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
 	return nil
 }
 
-// copyFile copies at most limit bytes of the file at path.
-func copyFile(out *os.File, path string, limit int64) error {
-	in, err := os.Open(path)
+// received copies a file of the receive directory.
+func (j *job) received(ctx context.Context, name string, out *os.File) error {
+	in, err := j.plan.repo.OpenReceived(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	_, err = io.Copy(io.NewOffsetWriter(out, 0), io.LimitReader(in, limit))
+	_, err = io.Copy(io.NewOffsetWriter(out, 0), io.LimitReader(in, int64(j.plan.Backup.SegmentSize)))
 	return err
 }
 

@@ -185,7 +185,7 @@ func (h handler) repoStats(_ context.Context, _ *mgmt.Request, v *server) (mgmt.
 func described(s repo.Summary) mgmt.Response {
 	return mgmt.Response{
 		"Backup": string(s.Label), "BackupSize": s.Stored, "RestoreSize": s.Logical, "BiggestFileSize": s.Biggest,
-		"Compression": compressionCode(s.Codec), "Encryption": 0, "Valid": 1,
+		"Compression": compressionCode(s.Codec), "Encryption": encryptionCode(s.Cipher), "Valid": 1,
 		"Incremental": s.Type == repo.Incremental, "IncrementalParent": string(s.Base),
 		"MajorVersion": s.PostgreSQL.Major(), "MinorVersion": s.PostgreSQL.Minor(),
 	}
@@ -194,6 +194,11 @@ func described(s repo.Summary) mgmt.Response {
 func compressionCode(codec string) int {
 	codes := map[string]int{"gzip": 17, "zstd": 18, "lz4": 19, "bzip2": 20}
 	return codes[codec]
+}
+
+func encryptionCode(cipher string) int {
+	codes := map[string]config.Encryption{config.AES256.String(): config.AES256, config.AES192.String(): config.AES192, config.AES128.String(): config.AES128}
+	return int(codes[cipher])
 }
 
 // listed is a row of a listing. WAL is what was received since the backup began,

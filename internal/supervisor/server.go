@@ -40,11 +40,12 @@ type server struct {
 	failures map[string]uint64 // of backups, by class
 }
 
-func newServer(index int, name, baseDir string, slot *shmem.Server, log *slog.Logger) (*server, error) {
+func newServer(index int, name, baseDir string, keys repo.Keys, slot *shmem.Server, log *slog.Logger) (*server, error) {
 	r, err := repo.Open(durable.OS{}, baseDir, name)
 	if err != nil {
 		return nil, err
 	}
+	r.UseKeys(keys)
 	slot.Name.Store(name)
 	slot.State.Store(shmem.StateStarting)
 	return &server{index: index, name: name, repo: r, slot: slot, log: log.With("server", name),
@@ -105,6 +106,23 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 	case config.Bzip2:
 		codec = container.Bzip2
 	}
+	keys, err := s.keys(c)
+	if err != nil {
+		return job.Start{}, err
+	}
+	var wire vault.MasterWire
+	keyless := ""
+	master, err := keys.Master()
+	switch {
+	case err == nil:
+		if wire, err = master.Wire(); err != nil {
+			return job.Start{}, err
+		}
+	case keys.Cipher != container.Plain:
+		return job.Start{}, fmt.Errorf("server %q: encryption is %s and cannot be done: %w", v.name, keys.Cipher, err)
+	default:
+		keyless = err.Error() // nobody may need it
+	}
 	members := sc.Addresses()
 	var others []pgrepl.Address
 	for _, a := range members[1:] {
@@ -116,12 +134,26 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
-		ShipTo: sc.WALShipping, FillFrom: c.WALArchive(sc),
+		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain, FillFrom: c.WALArchive(sc),
 		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
-		Codec: codec, Level: c.Main.CompressionLevel, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), CrossCheck: float64(c.Main.CrossCheck) / 100,
+		Codec: codec, Level: c.Main.CompressionLevel, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), CrossCheck: float64(c.Main.CrossCheck) / 100,
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
+}
+
+// keys tells how the repositories are sealed.
+func (s *Supervisor) keys(c *config.Config) (repo.Keys, error) {
+	cipher, err := container.ParseCipher(c.Main.Encryption.String())
+	return repo.Keys{Cipher: cipher, Master: s.master}, err
+}
+
+// master returns the master key as it is now.
+func (s *Supervisor) master() (*vault.MasterKey, error) {
+	if s.MasterKey == nil {
+		return nil, vault.ErrNoMasterKey
+	}
+	return s.MasterKey()
 }
 
 // password looks a server's password up: in the users file, else in its pgpass

@@ -56,6 +56,9 @@ type Options struct {
 	// LoadUsers reads the users file and checks it against a configuration. It
 	// is called at the start and at each reload; its result may be nil.
 	LoadUsers func(*config.Config) (*vault.Users, error)
+	// MasterKey returns the master key as it is now. It is called whenever a
+	// worker starts; nil means that there is none.
+	MasterKey func() (*vault.MasterKey, error)
 	Log       *logging.Log
 	Level     *slog.LevelVar // of Log
 	// Segment is the shared segment, already counting the lines of Log.
@@ -106,6 +109,9 @@ func New(o Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{Options: o, jobs: map[int]*running{}}
 	s.config.Store(o.Config)
+	if err := s.sealable(o.Config); err != nil {
+		return nil, err
+	}
 	if o.LoadUsers != nil {
 		users, err := o.LoadUsers(o.Config)
 		if err != nil {
@@ -116,13 +122,21 @@ func New(o Options) (*Supervisor, error) {
 	return s, nil
 }
 
-// supported refuses what was asked for and cannot be done: a plain copy where an
-// encrypted one was wanted would be worse than none.
+// sealable refuses encryption that cannot be done: a plain copy where an encrypted
+// one was wanted would be worse than none.
+func (s *Supervisor) sealable(c *config.Config) error {
+	if c.Main.Encryption == config.EncryptionNone {
+		return nil
+	}
+	if _, err := s.master(); err != nil {
+		return fmt.Errorf("%s: encryption = %s needs the master key: %w", c.Path, c.Main.Encryption, err)
+	}
+	return nil
+}
+
+// supported refuses what was asked for and cannot be done.
 func supported(c *config.Config) error {
 	var errs []error
-	if c.Main.Encryption != config.EncryptionNone {
-		errs = append(errs, fmt.Errorf("%s: encryption = %s is not possible in this version: set encryption = none", c.Path, c.Main.Encryption))
-	}
 	if c.Main.StorageEngines != config.StorageLocal {
 		errs = append(errs, fmt.Errorf("%s: this version stores on the local disk only: set storage_engine = local", c.Path))
 	}
@@ -225,8 +239,12 @@ func (s *Supervisor) lock(c *config.Config) (release func(), err error) {
 
 // open prepares the state of every server.
 func (s *Supervisor) open(c *config.Config) error {
+	keys, err := s.keys(c)
+	if err != nil {
+		return err
+	}
 	for i := range c.Servers {
-		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, s.Segment.ServerSlot(i), s.Log.Logger)
+		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, keys, s.Segment.ServerSlot(i), s.Log.Logger)
 		if err != nil {
 			return err
 		}
@@ -268,7 +286,7 @@ func (s *Supervisor) reload() (restart bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := supported(next); err != nil {
+	if err := errors.Join(supported(next), s.sealable(next)); err != nil {
 		return false, err
 	}
 	if s.LoadUsers != nil {

@@ -238,7 +238,12 @@ func TestWhatCannotBeDoneIsRefusedAtTheStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := supported(c); err == nil {
+		segment, err := shmem.Create(shmem.Capacity{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer segment.Close()
+		if _, err := New(Options{Config: c, Segment: segment}); err == nil {
 			t.Errorf("%s was accepted", line)
 		}
 	}

@@ -53,7 +53,23 @@ func CheckPassphrase(passphrase Secret) error {
 }
 
 // LoadMasterKey reads a master key file. The file must belong to its owner alone and so must its directory. The error wraps [ErrNoMasterKey] when there is no file.
+//
+// While the master key is being changed (see [BeginChange]) the new one is valid too.
 func LoadMasterKey(path string) (*MasterKey, error) {
+	key, err := loadMasterKey(path)
+	if err != nil {
+		return nil, err
+	}
+	switch next, err := loadMasterKey(path + nextSuffix); {
+	case err == nil:
+		key.second = next
+	case !errors.Is(err, ErrNoMasterKey):
+		return nil, err
+	}
+	return key, nil
+}
+
+func loadMasterKey(path string) (*MasterKey, error) {
 	err := checkMode(filepath.Dir(path), true)
 	if err == nil {
 		err = checkMode(path, false)

@@ -240,6 +240,20 @@ func storeUser(path string, master *MasterKey, user string, password Secret, pla
 // editUsers rewrites a users file. change gets its lines and the index of the user's first entry, -1 when there is none; comments stay as they
 // are, further entries of the same user, which never counted, are dropped. A malformed line is a [*LineError] and nothing is written.
 func editUsers(path, user string, change func(lines []string, at int) ([]string, error)) error {
+	return replaceUsers(path, func(path string, data []byte) ([]string, error) {
+		lines, at, err := findUser(path, data, user)
+		if err != nil {
+			return nil, err
+		}
+		if lines, err = change(lines, at); err != nil {
+			return nil, &UserError{path, user, err}
+		}
+		return lines, nil
+	})
+}
+
+// replaceUsers replaces the lines of a users file, which need not exist, by what change makes of its content.
+func replaceUsers(path string, change func(path string, data []byte) ([]string, error)) error {
 	path, err := resolve(path)
 	if err != nil {
 		return fmt.Errorf("users file: %w", err)
@@ -253,13 +267,9 @@ func editUsers(path, user string, change func(lines []string, at int) ([]string,
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read users: %w", err)
 	}
-	lines, at, err := findUser(path, data, user)
+	lines, err := change(path, data)
 	if err != nil {
 		return err
-	}
-	lines, err = change(lines, at)
-	if err != nil {
-		return &UserError{path, user, err}
 	}
 	content := strings.Join(lines, "\n")
 	if content != "" {

@@ -24,10 +24,12 @@ package vault
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -67,8 +69,12 @@ var ErrSealed = errors.New("cannot decrypt: damaged, or encrypted with another m
 
 // A MasterKey derives the keys of objects. Its methods may be called from any goroutine; the first use takes a tenth
 // of a second for the derivation, the others do not.
+//
+// While the master key is being changed a second one is valid too; see [LoadMasterKey]. Texts sealed with either can be opened, and what is sealed
+// is sealed with the first.
 type MasterKey struct {
 	derive func() ([]byte, error) // the master secret
+	second *MasterKey             // nil but during a change
 }
 
 // NewMasterKey returns the master key of a passphrase and a master salt of 16 bytes.
@@ -86,24 +92,71 @@ func NewMasterKey(passphrase Secret, salt []byte) (*MasterKey, error) {
 }
 
 // A MasterWire carries a master key to a worker over the control socket. It holds the master secret, not the passphrase.
-type MasterWire struct{ Derived SecretWire }
+type MasterWire struct {
+	Derived SecretWire
+	Second  SecretWire // of the key that is valid too; empty for none
+}
 
 // Wire returns the form in which the key may travel over the control socket, with the derivation done.
 func (m *MasterKey) Wire() (MasterWire, error) {
+	var w MasterWire
+	var err error
+	if w.Derived, err = m.sent(); err == nil && m.second != nil {
+		w.Second, err = m.second.sent()
+	}
+	return w, err
+}
+
+func (m *MasterKey) sent() (SecretWire, error) {
 	secret, err := m.derive()
 	if err != nil {
-		return MasterWire{}, fmt.Errorf("derive master secret: %w", err)
+		return SecretWire{}, fmt.Errorf("derive master secret: %w", err)
 	}
-	return MasterWire{NewSecretWire(base64.StdEncoding.EncodeToString(secret))}, nil
+	return NewSecretWire(base64.StdEncoding.EncodeToString(secret)), nil
 }
+
+// IsZero reports whether no key was sent.
+func (w MasterWire) IsZero() bool { return w.Derived.IsZero() }
 
 // Key returns the master key that was sent.
 func (w MasterWire) Key() (*MasterKey, error) {
-	secret, err := base64.StdEncoding.DecodeString(w.Derived.Reveal())
+	key, err := received(w.Derived)
+	if err == nil && !w.Second.IsZero() {
+		key.second, err = received(w.Second)
+	}
+	return key, err
+}
+
+func received(w SecretWire) (*MasterKey, error) {
+	secret, err := base64.StdEncoding.DecodeString(w.Reveal())
 	if err != nil || len(secret) != masterSize {
 		return nil, errors.New("master key in a message is not complete")
 	}
 	return &MasterKey{derive: func() ([]byte, error) { return secret, nil }}, nil
+}
+
+// Valid returns the key alone and, while the master key is being changed, the one that is valid too after it.
+func (m *MasterKey) Valid() []*MasterKey {
+	first := &MasterKey{derive: m.derive}
+	if m.second == nil {
+		return []*MasterKey{first}
+	}
+	return []*MasterKey{first, m.second}
+}
+
+// Fingerprint returns 16 hexadecimal digits that tell master keys apart and nothing else about them.
+func (m *MasterKey) Fingerprint() (string, error) {
+	key, err := m.Derive("pgmoneta master key fingerprint", nil, 8)
+	return hex.EncodeToString(key), err
+}
+
+// Derive returns a key of size bytes for another format than that of this package: HKDF-SHA-256 of the master secret.
+func (m *MasterKey) Derive(info string, salt []byte, size int) ([]byte, error) {
+	secret, err := m.derive()
+	if err != nil {
+		return nil, fmt.Errorf("derive master secret: %w", err)
+	}
+	return hkdf.Key(sha256.New, secret, salt, info, size)
 }
 
 // MasterSecret returns the 64 bytes M, for deriving keys of other formats. The caller must not change or show them.
@@ -148,6 +201,14 @@ func (m *MasterKey) Open(object []byte, size KeySize) ([]byte, error) {
 	if len(object) < Overhead {
 		return nil, fmt.Errorf("%w (only %d bytes)", ErrSealed, len(object))
 	}
+	text, err := m.open(object, size)
+	if errors.Is(err, ErrSealed) && m.second != nil {
+		return m.second.open(object, size)
+	}
+	return text, err
+}
+
+func (m *MasterKey) open(object []byte, size KeySize) ([]byte, error) {
 	aead, err := m.aead(object[:SaltSize], size)
 	if err != nil {
 		return nil, err

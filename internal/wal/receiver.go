@@ -41,11 +41,12 @@ type Receiver struct {
 	// PassHoles makes the receiver go on after WAL that is gone for good, once the
 	// hole is recorded. Otherwise it reports the hole and tries for ever.
 	PassHoles bool
-	// ShipTo is a directory that gets a second, plain copy of every stored segment;
-	// empty for none.
-	ShipTo  string
-	Monitor Monitor
-	Log     *slog.Logger
+	// ShipTo is a directory that gets a second copy of every stored segment; empty
+	// for none. The copy is plain, but sealed when the repository is, unless ShipPlain is set.
+	ShipTo    string
+	ShipPlain bool
+	Monitor   Monitor
+	Log       *slog.Logger
 
 	storer  *storer
 	shipper *shipper     // nil for none

@@ -15,8 +15,9 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 )
 
-// A shipper keeps a second, plain copy of every stored segment and history in
-// another directory, for instance one of another machine. It reads the
+// A shipper keeps a second copy of every stored segment and history in another
+// directory, for instance one of another machine: plain, or of a repository that
+// is sealed the sealed objects (see shipSealed). It reads the
 // repository and nothing else: trouble there is its own, delays neither
 // receiving nor storing, and ends by itself when the directory is good again.
 //
@@ -114,6 +115,9 @@ func (s *shipper) run(ctx context.Context) {
 
 // ship copies everything that is stored and not there yet.
 func (s *shipper) ship(ctx context.Context) error {
+	if s.sealed() {
+		return s.shipSealed(ctx)
+	}
 	listing, err := s.r.Repo.ListWAL(ctx)
 	if err != nil {
 		return err

@@ -13,7 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // A storer moves complete segments from the receive directory into the
@@ -137,7 +139,7 @@ func (s *storer) drain(ctx context.Context) {
 
 func (s *storer) store(ctx context.Context, name string) error {
 	path := filepath.Join(s.r.Repo.ReceiveDir(), name)
-	in, err := os.Open(path)
+	in, err := s.r.Repo.OpenReceived(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -145,11 +147,7 @@ func (s *storer) store(ctx context.Context, name string) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	size := pg.SegmentSize(info.Size())
+	size := pg.SegmentSize(in.Size())
 	if !size.Valid() {
 		return fmt.Errorf("%s has %d bytes, which is no size of a segment: move it away", path, size)
 	}
@@ -182,11 +180,11 @@ func (s *storer) store(ctx context.Context, name string) error {
 // wait for every flush it makes it the spare of the journal instead: what is
 // written into blocks that have been written before is durable after one write to
 // the disk, and what goes into newly allocated ones only after a second, of the
-// file's metadata.
+// file's metadata. Sealed segments are received in another form.
 func (s *storer) dispose(path string, size pg.SegmentSize) error {
 	dir := s.r.Repo.ReceiveDir()
 	spare := sparePath(dir, size)
-	if _, err := os.Stat(spare); err == nil || !s.r.eager.Load() {
+	if _, err := os.Stat(spare); err == nil || !s.r.eager.Load() || s.r.Repo.Cipher() != container.Plain {
 		return s.r.FS.Remove(path)
 	}
 	if err := s.r.FS.Rename(path, spare+newSuffix); err != nil {
@@ -229,8 +227,8 @@ func (r *Receiver) dropSpares() error {
 }
 
 // compare checks that the stored segment has the content of in.
-func (s *storer) compare(ctx context.Context, name string, in io.ReadSeeker) error {
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
+func (s *storer) compare(ctx context.Context, name string, in *repo.Received) error {
+	if err := in.Rewind(); err != nil {
 		return err
 	}
 	seg, err := s.r.Repo.OpenSegment(ctx, name)

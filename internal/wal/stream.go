@@ -48,7 +48,7 @@ func (s *stream) run(parent context.Context, at position) (*pgrepl.EndOfTimeline
 		return nil, s.startError(at, err)
 	}
 	s.tli, s.start, s.now = at.tli, at.lsn, make(chan struct{}, 1)
-	s.journal = newJournal(s.r.FS, s.r.Repo.ReceiveDir(), s.size, at.tli, at.lsn, s.r.storer.add)
+	s.journal = newJournal(s.r.Repo.ReceiveFS(s.r.FS), s.r.Repo.ReceiveDir(), s.size, at.tli, at.lsn, s.r.storer.add)
 	received := make(chan struct{}) // closed when nothing more will be written
 	flushed := make(chan error, 1)
 	go func() {

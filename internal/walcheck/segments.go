@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -151,15 +149,14 @@ func (c *checker) length(ctx context.Context, name string) (int64, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	path := filepath.Join(c.repo.ReceiveDir(), name)
-	info, err := os.Stat(path)
+	in, err := c.repo.OpenReceived(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		info, err = os.Stat(path + partialSuffix)
+		in, err = c.repo.OpenReceived(ctx, name+partialSuffix)
 	}
 	if err != nil {
 		return 0, err
 	}
-	return info.Size(), nil
+	return in.Size(), in.Close()
 }
 
 // content looks at every segment.
@@ -254,10 +251,10 @@ func (c *checker) lookAt(ctx context.Context, s *segment, p place) error {
 		return c.lookStored(ctx, s)
 	case received:
 		s.end = s.start + pg.LSN(c.size)
-		return c.lookReceived(s)
+		return c.lookReceived(ctx, s)
 	}
 	s.end = s.start
-	return c.lookPartial(s)
+	return c.lookPartial(ctx, s)
 }
 
 func (c *checker) want(s *segment) walpage.Want {
@@ -278,14 +275,14 @@ func (c *checker) lookStored(ctx context.Context, s *segment) error {
 	return errors.Join(err, seg.Close())
 }
 
-func (c *checker) lookReceived(s *segment) error {
-	f, size, err := openFile(filepath.Join(c.repo.ReceiveDir(), s.name))
+func (c *checker) lookReceived(ctx context.Context, s *segment) error {
+	f, err := c.repo.OpenReceived(ctx, s.name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	if size != int64(c.size) {
-		return &walpage.LengthError{Have: size, Want: int64(c.size)}
+	if f.Size() != int64(c.size) {
+		return &walpage.LengthError{Have: f.Size(), Want: int64(c.size)}
 	}
 	if !c.Deep {
 		return nil
@@ -295,7 +292,7 @@ func (c *checker) lookReceived(s *segment) error {
 
 // lookPartial finds where the bytes of a partial segment end, and checks pages up
 // to there. They arrive in order, so that what lies before them is there too.
-func (c *checker) lookPartial(s *segment) error {
+func (c *checker) lookPartial(ctx context.Context, s *segment) error {
 	end, err := c.repo.PartialEnd(s.name, s.start, c.size)
 	if err != nil {
 		return err
@@ -304,7 +301,7 @@ func (c *checker) lookPartial(s *segment) error {
 	if !c.Deep || end == s.start {
 		return nil
 	}
-	f, _, err := openFile(filepath.Join(c.repo.ReceiveDir(), s.name+partialSuffix))
+	f, err := c.repo.OpenReceived(ctx, s.name+partialSuffix)
 	if err != nil {
 		return err
 	}
@@ -312,19 +309,6 @@ func (c *checker) lookPartial(s *segment) error {
 	want := c.want(s)
 	want.Bytes = int64(end - s.start)
 	return walpage.CheckSegment(f, want)
-}
-
-func openFile(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		_ = f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
 }
 
 // kindOf sorts what is wrong with a segment. What is not known to be wrong, such as

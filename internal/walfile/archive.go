@@ -19,6 +19,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
@@ -37,7 +38,9 @@ type archive struct {
 // openArchive opens an archive that exists. What looks like an empty archive,
 // such as the directory of a file system that is not mounted, is an error: it
 // must not end a recovery.
-func openArchive(ctx context.Context, baseDir, server string) (*archive, error) {
+//
+// masterKey returns the master key, if the archive turns out to need one.
+func openArchive(ctx context.Context, baseDir, server string, masterKey func() (*vault.MasterKey, error)) (*archive, error) {
 	dir := filepath.Join(baseDir, server)
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("no repository: %w: check base_dir, and that its file system is mounted", err)
@@ -46,6 +49,7 @@ func openArchive(ctx context.Context, baseDir, server string) (*archive, error) 
 	if err != nil {
 		return nil, err
 	}
+	r.UseKeys(repo.Keys{Master: masterKey})
 	format, err := r.Format(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s holds no repository: check base_dir, and that its file system is mounted", dir)
@@ -101,19 +105,11 @@ func firstPage(segment string, page []byte, bytes int64) (walpage.Header, error)
 // [ErrNotArchived] when there is none. Close the object.
 func (a *archive) openContainer(ctx context.Context, file string) (*container.Reader, storage.Object, error) {
 	name, _ := repo.WALObject(file)
-	o, err := a.repo.Engine().Open(ctx, name)
+	c, o, err := a.repo.OpenContainer(ctx, name, container.Segment)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, ErrNotArchived
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := container.NewReader(name, o, o.Size(), container.Segment)
-	if err != nil {
-		_ = o.Close()
-		return nil, nil, err
-	}
-	return c, o, nil
+	return c, o, err
 }
 
 // segment writes a complete segment to out, decoding with as many goroutines as
@@ -126,7 +122,7 @@ func (a *archive) segment(ctx context.Context, name string, out *os.File, scratc
 		if !errors.Is(err, ErrNotArchived) {
 			return size, err
 		}
-		size, err = a.received(name, out)
+		size, err = a.received(ctx, name, out)
 		if !errors.Is(err, ErrNotArchived) {
 			return size, err
 		}
@@ -200,8 +196,8 @@ func closeAll(scratch []container.Scratch) {
 }
 
 // received writes a segment that is complete in the receive directory.
-func (a *archive) received(name string, out *os.File) (pg.SegmentSize, error) {
-	in, bytes, err := openReceived(filepath.Join(a.repo.ReceiveDir(), name))
+func (a *archive) received(ctx context.Context, name string, out *os.File) (pg.SegmentSize, error) {
+	in, err := a.openReceived(ctx, name)
 	if err != nil {
 		return 0, err
 	}
@@ -210,17 +206,17 @@ func (a *archive) received(name string, out *os.File) (pg.SegmentSize, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, err := a.check(name, page, bytes)
+	size, err := a.check(name, page, in.Size())
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: move it away", in.Name(), err)
 	}
-	return size, copyWhole(out, in, bytes)
+	return size, copyWhole(out, in)
 }
 
 // partial writes a segment that is being received, as far as it has come, and
 // fills it up with zeros. It is [ErrNotArchived] when not one byte has come.
-func (a *archive) partial(name string, out *os.File) (pg.SegmentSize, error) {
-	in, bytes, err := openReceived(filepath.Join(a.repo.ReceiveDir(), name+partialSuffix))
+func (a *archive) partial(ctx context.Context, name string, out *os.File) (pg.SegmentSize, error) {
+	in, err := a.openReceived(ctx, name+partialSuffix)
 	if err != nil {
 		return 0, err
 	}
@@ -236,55 +232,47 @@ func (a *archive) partial(name string, out *os.File) (pg.SegmentSize, error) {
 	if err == nil {
 		_, err = a.check(name, page, int64(h.SegmentSize))
 	}
-	if err == nil && bytes > int64(h.SegmentSize) {
-		err = fmt.Errorf("it has %d bytes, its first page says %d", bytes, h.SegmentSize)
+	if err == nil && in.Size() > int64(h.SegmentSize) {
+		err = fmt.Errorf("it has %d bytes, its first page says %d", in.Size(), h.SegmentSize)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: move it away", in.Name(), err)
 	}
-	if err := copyWhole(out, in, bytes); err != nil {
+	if err := copyWhole(out, in); err != nil {
 		return 0, err
 	}
 	return pg.SegmentSize(h.SegmentSize), out.Truncate(int64(h.SegmentSize))
 }
 
-func openReceived(path string) (*os.File, int64, error) {
-	in, err := os.Open(path)
+func (a *archive) openReceived(ctx context.Context, file string) (*repo.Received, error) {
+	in, err := a.repo.OpenReceived(ctx, file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, ErrNotArchived
+		return nil, ErrNotArchived
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := in.Stat()
-	if err != nil {
-		_ = in.Close()
-		return nil, 0, err
-	}
-	return in, info.Size(), nil
+	return in, err
 }
 
 // readFirst reads the header of a segment's first page, or what there is of it.
-func readFirst(in io.ReaderAt) ([]byte, error) {
+func readFirst(in io.Reader) ([]byte, error) {
 	page := make([]byte, walpage.LongSize)
-	n, err := in.ReadAt(page, 0)
-	if errors.Is(err, io.EOF) {
+	n, err := io.ReadFull(in, page)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil
 	}
 	return page[:n], err
 }
 
-// copyWhole replaces the content of out by the first bytes of in.
-func copyWhole(out, in *os.File, bytes int64) error {
-	if err := empty(out); err != nil {
+// copyWhole replaces the content of out by that of in.
+func copyWhole(out *os.File, in *repo.Received) error {
+	if err := errors.Join(empty(out), in.Rewind()); err != nil {
 		return err
 	}
 	if _, err := out.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	n, err := io.Copy(out, io.LimitReader(in, bytes))
-	if err == nil && n != bytes {
-		err = fmt.Errorf("%s ended after %d of %d bytes", in.Name(), n, bytes)
+	n, err := io.Copy(out, io.LimitReader(in, in.Size()))
+	if err == nil && n != in.Size() {
+		err = fmt.Errorf("%s ended after %d of %d bytes", in.Name(), n, in.Size())
 	}
 	return err
 }
@@ -292,7 +280,7 @@ func copyWhole(out, in *os.File, bytes int64) error {
 // small returns a history file, of a timeline or of a backup.
 func (a *archive) small(ctx context.Context, file string) ([]byte, error) {
 	name, _ := repo.WALObject(file)
-	content, err := storage.ReadAll(ctx, a.repo.Engine(), name, smallLimit)
+	content, err := a.repo.ReadRecord(ctx, name, smallLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotArchived
 	}

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // ErrNotArchived reports a file that the archive does not have. It is how
@@ -34,6 +35,8 @@ func (e *FileError) Unwrap() error { return e.Err }
 func remedy(err error) string {
 	var damaged *container.DamagedError
 	switch {
+	case keyless(err):
+		return "give the user that runs this the master.key of the daemon, at ~/.pgmoneta/master.key with mode 0600"
 	case errors.As(err, &damaged):
 		return "move the damaged object away, push the file again if there is another copy, and take a full backup"
 	case errors.Is(err, fs.ErrPermission):
@@ -42,6 +45,11 @@ func remedy(err error) string {
 		return "free space on that file system"
 	}
 	return ""
+}
+
+// keyless reports whether the master key is missing or another one.
+func keyless(err error) bool {
+	return errors.As(err, new(*repo.NoMasterError)) || errors.As(err, new(*repo.WrongMasterError))
 }
 
 // annotate wraps an error in a [*FileError].
@@ -120,5 +128,5 @@ func IsRefusal(err error) bool {
 		foreign   *ForeignError
 		damaged   *container.DamagedError
 	)
-	return errors.As(err, &given) || errors.As(err, &different) || errors.As(err, &foreign) || errors.As(err, &damaged)
+	return keyless(err) || errors.As(err, new(*repo.MissingKeyError)) || errors.As(err, &given) || errors.As(err, &different) || errors.As(err, &foreign) || errors.As(err, &damaged)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
 // walDirectory is the name of the directory in which PostgreSQL wants restored files.
@@ -21,6 +22,8 @@ const walDirectory = "pg_wal"
 type Getter struct {
 	BaseDir string
 	Server  string // section name in pgmoneta.conf
+	// MasterKey returns the master key; it is called when the archive is encrypted.
+	MasterKey func() (*vault.MasterKey, error)
 
 	// Partial also delivers the segment that is being received.
 	Partial bool
@@ -44,7 +47,7 @@ func (g *Getter) get(ctx context.Context, file, target string) error {
 	if _, ok := repo.WALObject(file); !ok {
 		return errors.New("not a name of a file of WAL: the arguments are SERVER %f %p")
 	}
-	a, err := openArchive(ctx, g.BaseDir, g.Server)
+	a, err := openArchive(ctx, g.BaseDir, g.Server, g.MasterKey)
 	if err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (g *Getter) direct(ctx context.Context, a *archive, name, target string) (s
 		if !errors.Is(err, ErrNotArchived) || !g.Partial {
 			return err
 		}
-		if size, err = a.partial(name, out); !errors.Is(err, ErrNotArchived) {
+		if size, err = a.partial(ctx, name, out); !errors.Is(err, ErrNotArchived) {
 			return err
 		}
 		// It may have become complete between the two looks.

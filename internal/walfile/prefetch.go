@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
 // A Prefetcher fills a spool. It follows the deliveries and ends by itself: when
@@ -21,6 +22,8 @@ type Prefetcher struct {
 	BaseDir string
 	Server  string // section name in pgmoneta.conf
 	Dir     string // spool directory
+	// MasterKey returns the master key; it is called when the archive is encrypted.
+	MasterKey func() (*vault.MasterKey, error)
 
 	// Linger is how long a full spool is watched; one second when 0.
 	Linger time.Duration
@@ -46,7 +49,7 @@ const (
 // Run works until there is nothing left to do. It returns nil when another
 // prefetcher has the spool.
 func (p *Prefetcher) Run(ctx context.Context) error {
-	a, err := openArchive(ctx, p.BaseDir, p.Server)
+	a, err := openArchive(ctx, p.BaseDir, p.Server, p.MasterKey)
 	if err != nil {
 		return annotate(p.Server, "prefetch", err)
 	}

@@ -35,7 +35,7 @@ func (b *bench) ahead(n int) *Getter {
 
 func (b *bench) spool() *spool {
 	b.t.Helper()
-	a, err := openArchive(context.Background(), b.base, testServer)
+	a, err := openArchive(context.Background(), b.base, testServer, nil)
 	b.must(err)
 	s, err := newSpool(a, b.wal(spoolDirectory))
 	b.must(err)

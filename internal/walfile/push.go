@@ -20,7 +20,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
-	"github.com/pgmoneta/pgmoneta-go/internal/storage"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
@@ -31,6 +31,9 @@ type Pusher struct {
 	Server  string // section name in pgmoneta.conf
 	Codec   container.Codec
 	Level   int
+	Cipher  container.Cipher
+	// MasterKey returns the master key; it is called when the archive is encrypted.
+	MasterKey func() (*vault.MasterKey, error)
 
 	// MaxQueue is how many bytes may wait to be archived before Warn is
 	// called; 0 for no limit. With Drop, segments are then given up instead.
@@ -113,7 +116,11 @@ func (p *Pusher) open() (*repo.Repository, error) {
 	if _, err := os.Stat(p.BaseDir); err != nil {
 		return nil, fmt.Errorf("no base_dir: %w: check that its file system is mounted", err)
 	}
-	return repo.Open(p.FS, p.BaseDir, p.Server)
+	r, err := repo.Open(p.FS, p.BaseDir, p.Server)
+	if err == nil {
+		r.UseKeys(repo.Keys{Cipher: p.Cipher, Master: p.MasterKey})
+	}
+	return r, err
 }
 
 // lock waits until no other push works on the repository.
@@ -272,7 +279,7 @@ func (p *Pusher) store(ctx context.Context, r *repo.Repository, src *source) err
 		return fs.ErrExist
 	}
 	if src.small != nil {
-		return storage.Put(ctx, r.Engine(), repo.OwnerPush, src.object, src.small)
+		return r.PutRecord(ctx, repo.OwnerPush, src.object, src.small)
 	}
 	stage, err := r.Engine().Stage(ctx, repo.OwnerPush)
 	if err != nil {
@@ -283,7 +290,7 @@ func (p *Pusher) store(ctx context.Context, r *repo.Repository, src *source) err
 	if err != nil {
 		return err
 	}
-	w, err := container.NewWriter(up, container.Header{Kind: container.Segment, Codec: p.Codec})
+	w, err := r.NewContainer(up, src.object, container.Segment, p.Codec)
 	if err != nil {
 		return err
 	}
@@ -368,7 +375,7 @@ func (p *Pusher) compare(ctx context.Context, r *repo.Repository, src *source) e
 
 func (p *Pusher) same(ctx context.Context, r *repo.Repository, src *source) (bool, error) {
 	if src.small != nil {
-		stored, err := storage.ReadAll(ctx, r.Engine(), src.object, smallLimit)
+		stored, err := r.ReadRecord(ctx, src.object, smallLimit)
 		return bytes.Equal(stored, src.small), err
 	}
 	a := &archive{repo: r}

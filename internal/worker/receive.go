@@ -24,7 +24,7 @@ func (w *worker) receive(ctx context.Context) error {
 	r := &wal.Receiver{
 		Params: w.Params(), Repo: w.repo, FS: durable.OS{}, Slot: w.Slot, CreateSlot: w.CreateSlot,
 		Codec: w.Codec, Level: w.Level, FlushInterval: w.WALFlushInterval, Always: w.WALAlways, MaxAge: w.WALMaxAge,
-		ShipTo:    w.ShipTo,
+		ShipPlain: w.ShipPlain, ShipTo: w.ShipTo,
 		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
 	defer w.fill(ctx)()

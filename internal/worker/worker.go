@@ -75,6 +75,7 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 	if err != nil {
 		return err
 	}
+	r.UseKeys(start.Keys())
 	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log.With("server", start.Server)}
 	if start.Kind == job.Receive {
 		return w.receive(ctx)

@@ -52,6 +52,13 @@ type daemon struct {
 // newDaemon prepares a daemon for the given servers, by section name, and starts it.
 func newDaemon(t *testing.T, servers map[string]*pgtest.Server, settings ...string) *daemon {
 	t.Helper()
+	d := prepareDaemon(t, servers, settings...)
+	d.start(t)
+	return d
+}
+
+func prepareDaemon(t *testing.T, servers map[string]*pgtest.Server, settings ...string) *daemon {
+	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
@@ -67,13 +74,14 @@ func newDaemon(t *testing.T, servers map[string]*pgtest.Server, settings ...stri
 	d.write(t, "pgpass", "*:*:*:"+pgtest.ReplUser+":"+pgtest.ReplPassword+"\n")
 	pgtest.Own(t, d.dir)
 	t.Cleanup(func() {
-		d.kill()
+		if d.cmd != nil {
+			d.kill()
+		}
 		if t.Failed() {
 			log, _ := os.ReadFile(d.path("log"))
 			t.Logf("log of the daemon:\n%s", tail(log, 8000))
 		}
 	})
-	d.start(t)
 	return d
 }
 
