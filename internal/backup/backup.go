@@ -26,8 +26,9 @@ type Options struct {
 	Repo    *repo.Repository
 	Codec   container.Codec
 	Level   int
-	Workers int   // encoders; 0 = one per CPU
-	MaxRate int64 // bytes per second, limited at the server; 0 = unlimited
+	Workers int    // encoders; 0 = one per CPU
+	MaxRate int64  // bytes per second, limited at the server; 0 = unlimited
+	Source  Source // "" means Stream
 
 	// Base makes the backup an incremental one. PostgreSQL 17 and later then send
 	// what has changed; earlier versions send all, of which what has changed is stored.
@@ -101,7 +102,7 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	}
 	defer j.rows.Abort()
 
-	packs, err := j.receive(ctx, conn)
+	packs, err := j.read(ctx, conn)
 	if err != nil {
 		return repo.Summary{}, err
 	}
@@ -157,6 +158,20 @@ func (j *job) incremental(ctx context.Context, conn *pgrepl.Conn, system pgrepl.
 	return nil
 }
 
+// read stores the data directory, from where it can be read best, and returns the
+// pack table.
+func (j *job) read(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, error) {
+	r, err := j.openReading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return j.receive(ctx, conn)
+	}
+	defer r.close()
+	return j.readTree(ctx, conn, r)
+}
+
 // receive takes the base backup itself and returns the pack table.
 func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, error) {
 	j.Progress("Checkpoint", 0, 0)
@@ -171,8 +186,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 		total += ts.Bytes
 	}
 	j.summary.FrameBytes = j.frameBytes(total)
-	l := layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, j.layout(), j.known, j.stage, j.rows)
 	if err != nil {
 		return nil, err
 	}
@@ -219,6 +233,10 @@ const (
 	smallFrame = 128 << 10
 	frameGoal  = 2 << 20 // frames of a backup, as long as they can grow
 )
+
+func (j *job) layout() layout {
+	return layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
+}
 
 // frameBytes returns the size of frames for total bytes. That of the base is kept if it
 // fits about, because frames of another size are not found again.

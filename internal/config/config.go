@@ -73,6 +73,7 @@ type Main struct {
 	CompressionLevel int // within the range of the codec
 	Workers          int // 0 none
 	MaxRate          int64
+	BackupSource     BackupSource
 	CrossCheck       int // percent of the blocks that were not sent to compare in an incremental backup
 	Progress         bool
 	StorageEngines   StorageEngine
@@ -175,7 +176,8 @@ type Server struct {
 	MaxRate   int64     // -1 inherits
 	Progress  Tristate  // Unset inherits
 
-	WALArchive            string // empty inherits
+	BackupSource          BackupSource // unset inherits
+	WALArchive            string       // empty inherits
 	WALShipping           string
 	WALShippingPlain      bool // copies of encrypted segments are plain
 	HotStandby            []string
@@ -191,6 +193,7 @@ type Server struct {
 func Defaults(home string) Main {
 	m := Main{
 		Compression:        Compression{Codec: Zstd},
+		BackupSource:       BackupSourceAuto,
 		CrossCheck:         1,
 		CompressionLevel:   3,
 		WALFlushInterval:   200 * time.Millisecond,

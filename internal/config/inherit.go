@@ -53,6 +53,14 @@ func (c *Config) MaxRate(s *Server) int64 {
 	return c.Main.MaxRate
 }
 
+// BackupSource returns how backups of the server read its data directory.
+func (c *Config) BackupSource(s *Server) BackupSource {
+	if s.BackupSource != BackupSourceUnset {
+		return s.BackupSource
+	}
+	return c.Main.BackupSource
+}
+
 // WALArchive returns the directory to which another program archives the server, empty for none.
 func (c *Config) WALArchive(s *Server) string {
 	if s.WALArchive != "" {

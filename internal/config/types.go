@@ -67,6 +67,24 @@ func (g OnGap) String() string {
 	return enumName(g, map[OnGap]string{OnGapBackup: "backup", OnGapContinue: "continue", OnGapStop: "stop"})
 }
 
+// A BackupSource says how a backup reads the data directory.
+type BackupSource int
+
+// Values of backup_source.
+const (
+	BackupSourceUnset  BackupSource = 0 // that of the main section, and there auto
+	BackupSourceAuto   BackupSource = 1 // the data directory when it is on this machine, else the stream
+	BackupSourceStream BackupSource = 2 // BASE_BACKUP
+	BackupSourceFiles  BackupSource = 3 // the data directory on this machine
+	BackupSourceSQL    BackupSource = 4 // functions of the server over several connections
+)
+
+// String returns the word of the key.
+func (b BackupSource) String() string {
+	return enumName(b, map[BackupSource]string{BackupSourceUnset: "", BackupSourceAuto: "auto", BackupSourceStream: "stream",
+		BackupSourceFiles: "files", BackupSourceSQL: "sql"})
+}
+
 // A Target says which member of a cluster is followed.
 type Target int
 

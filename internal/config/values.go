@@ -63,8 +63,11 @@ var (
 		{"aes-192", AES192}, {"aes-192-gcm", AES192},
 		{"aes-128", AES128}, {"aes-128-gcm", AES128},
 	}
-	walSyncWords  = []word[WALSync]{{"auto", WALSyncAuto}, {"always", WALSyncAlways}}
-	onGapWords    = []word[OnGap]{{"backup", OnGapBackup}, {"continue", OnGapContinue}, {"stop", OnGapStop}}
+	walSyncWords      = []word[WALSync]{{"auto", WALSyncAuto}, {"always", WALSyncAlways}}
+	onGapWords        = []word[OnGap]{{"backup", OnGapBackup}, {"continue", OnGapContinue}, {"stop", OnGapStop}}
+	backupSourceWords = []word[BackupSource]{
+		{"auto", BackupSourceAuto}, {"stream", BackupSourceStream}, {"files", BackupSourceFiles}, {"sql", BackupSourceSQL},
+	}
 	targetWords   = []word[Target]{{"any", TargetAny}, {"primary", TargetPrimary}, {"standby", TargetStandby}}
 	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}}
 	logModeWords  = []word[LogMode]{{"append", LogAppend}, {"a", LogAppend}, {"create", LogCreate}, {"c", LogCreate}}
@@ -107,6 +110,14 @@ func parseTarget(value string) (Target, error) {
 		return TargetUnset, nil
 	}
 	return parseWord(value, targetWords)
+}
+
+// parseBackupSource reads a source; an empty one leaves it to the main section.
+func parseBackupSource(value string) (BackupSource, error) {
+	if value == "" {
+		return BackupSourceUnset, nil
+	}
+	return parseWord(value, backupSourceWords)
 }
 
 // parsePorts reads one port for all hosts or one for each.

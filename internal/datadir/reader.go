@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strconv"
 	"strings"
@@ -85,10 +86,11 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	p = p[:min(int64(len(p)), r.file.Size-r.at)]
 	n, err := r.handle.ReadAt(p, r.at)
-	if err != nil && !errors.Is(err, io.EOF) {
+	cut := errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) && r.at > 0
+	if err != nil && !cut {
 		return 0, err
 	}
-	clear(p[n:]) // the file was cut off since it was listed
+	clear(p[n:]) // the file was cut off or removed since it was listed
 	if r.pages != nil {
 		if err := r.check(p); err != nil {
 			return 0, err

@@ -89,7 +89,8 @@ type Start struct {
 	Master  vault.MasterWire // zero for none
 	Keyless string           // why there is no master key
 	Workers int
-	MaxRate int64 // bytes per second, 0 = unlimited
+	MaxRate int64  // bytes per second, 0 = unlimited
+	Source  string // word of backup_source
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
 

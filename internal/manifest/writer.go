@@ -14,18 +14,22 @@ import (
 // TimeLayout is how a manifest spells times, for package time.
 const TimeLayout = "2006-01-02 15:04:05 GMT"
 
-// A Writer writes a manifest of version 2, as PostgreSQL 17 and later do: files in any
-// order, then the ranges of WAL. Memory does not grow with the number of files.
+// A Writer writes a manifest: files in any order, then the ranges of WAL. Memory does not grow with the number of files.
 type Writer struct {
 	out   *bufio.Writer
 	sum   interface{ Sum([]byte) []byte }
 	files int
 }
 
-// NewWriter begins the manifest of a backup of a system.
+// NewWriter begins the manifest of a backup of a system: of version 2, as
+// PostgreSQL 17 and later write it, or of version 1 when system is 0.
 func NewWriter(out io.Writer, system uint64) *Writer {
 	sum := sha256.New()
 	w := &Writer{out: bufio.NewWriterSize(io.MultiWriter(sum, out), 64<<10), sum: sum}
+	if system == 0 {
+		w.printf("{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [")
+		return w
+	}
 	w.printf("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": %d,\n\"Files\": [", system)
 	return w
 }

@@ -57,6 +57,7 @@ type bed struct {
 	log    *slog.Logger
 	params pgrepl.Params
 	codec  container.Codec
+	source backup.Source
 }
 
 func newBed(t *testing.T, s *pgtest.Server) *bed {
@@ -112,7 +113,7 @@ func (b *bed) received() {
 
 func (b *bed) backup() repo.Summary {
 	b.t.Helper()
-	s, err := backup.Run(context.Background(), backup.Options{Params: b.params, Repo: b.repo, Codec: b.codec, Level: 3, Workers: 2,
+	s, err := backup.Run(context.Background(), backup.Options{Source: b.source, Params: b.params, Repo: b.repo, Codec: b.codec, Level: 3, Workers: 2,
 		Streaming: func() (bool, string) { return true, "" }, Progress: func(string, int64, int64) {}, Now: time.Now, Log: b.log})
 	if err != nil {
 		b.t.Fatal(err)

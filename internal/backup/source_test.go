@@ -1,0 +1,172 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
+	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+// allow lets the replication user begin and end a backup of its own.
+func allow(t *testing.T, s *pgtest.Server) {
+	t.Helper()
+	s.Exec(t, "GRANT EXECUTE ON FUNCTION pg_backup_start(text,boolean), pg_backup_stop(boolean) TO "+pgtest.ReplUser)
+}
+
+func TestSourceThatCannotBeUsedIsRefusedWithTheRemedy(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	o := bed(t, s, t.TempDir())
+	for _, tt := range []struct {
+		source Source
+		want   string
+	}{
+		{Files, "GRANT EXECUTE ON FUNCTION pg_backup_start(text,boolean) TO repl"},
+		{SQL, "GRANT EXECUTE ON FUNCTION pg_backup_start(text,boolean) TO repl"},
+	} {
+		o.Source = tt.source
+		_, err := Run(t.Context(), o)
+		var refused *SourceError
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.source, err)
+		}
+	}
+	allow(t, s)
+	o.Source = SQL
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "GRANT EXECUTE ON FUNCTION pg_ls_dir(text,boolean,boolean)") {
+		t.Errorf("sql: %v", err)
+	}
+	o.Source = Auto
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Errorf("auto: %v", err)
+	}
+}
+
+func plain(t *testing.T, o Options) *pgrepl.Conn {
+	t.Helper()
+	conn, err := pgrepl.ConnectSQL(t.Context(), o.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
+}
+
+func TestDirectoryOfAnotherServerIsRefused(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	other := pgtest.Start(t, pgtest.Options{})
+	o := bed(t, s, t.TempDir())
+	allow(t, s)
+	o.Source = Files
+	j := &job{Options: o}
+	conn := plain(t, o)
+	if err := j.sameServer(t.Context(), conn, other.DataDir); err == nil || !strings.Contains(err.Error(), "belongs to another server") {
+		t.Errorf("another server's directory: %v", err)
+	}
+	if err := j.sameServer(t.Context(), conn, t.TempDir()); err == nil || !strings.Contains(err.Error(), "is not on this machine") {
+		t.Errorf("no directory: %v", err)
+	}
+	if err := j.sameServer(t.Context(), conn, s.DataDir); err != nil {
+		t.Error(err)
+	}
+}
+
+// A page that is damaged on the server's disk fails the backup and is named.
+func TestDamagedPageFailsABackup(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	s.Exec(t, "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 4) AS filler FROM generate_series(1, 20000) i")
+	s.Exec(t, "CHECKPOINT")
+	name := s.QueryString(t, "SELECT pg_relation_filepath('t')")
+	o := bed(t, s, t.TempDir())
+	allow(t, s)
+	o.Source = Files
+	f, err := os.OpenFile(filepath.Join(s.DataDir, name), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("!"), 9*8192+4000); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Run(t.Context(), o)
+	var corrupt *CorruptError
+	if !errors.As(err, &corrupt) || corrupt.Pages != 1 || corrupt.Found[0] != (datadir.BadPage{Path: name, Block: 9}) {
+		t.Fatalf("backup: %v", err)
+	}
+	if list, err := o.Repo.Backups(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+}
+
+// A server that restarts while its directory is read gives no backup.
+func TestRestartWhileReadingGivesNoBackup(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	o := bed(t, s, t.TempDir())
+	allow(t, s)
+	o.Source = Files
+	restarted := false
+	o.Progress = func(phase string, done, _ int64) {
+		if phase == "Base backup" && done > 1<<20 && !restarted {
+			restarted = true
+			s.Restart(t)
+		}
+	}
+	if _, err := Run(t.Context(), o); err == nil || !restarted {
+		t.Fatalf("the backup ended with %v", err)
+	}
+	if list, err := o.Repo.Backups(context.Background()); err != nil || len(list) != 0 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+	o.Progress = func(string, int64, int64) {}
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Errorf("the next backup: %v", err)
+	}
+}
+
+// So does a standby that is promoted.
+func TestPromotionWhileReadingGivesNoBackup(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Start(t, pgtest.Options{})
+	allow(t, primary)
+	s := primary.Standby(t, "standby")
+	o := bed(t, s, t.TempDir())
+	o.Source = Files
+	promoted := false
+	o.Progress = func(phase string, done, _ int64) {
+		if phase == "Base backup" && done > 1<<20 && !promoted {
+			promoted = true
+			s.Promote(t)
+		}
+	}
+	if _, err := Run(t.Context(), o); err == nil || !promoted {
+		t.Fatalf("the backup ended with %v", err)
+	}
+	if list, err := o.Repo.Backups(context.Background()); err != nil || len(list) != 0 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+}
+
+func TestPaceKeepsTheRate(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	o := bed(t, s, t.TempDir())
+	allow(t, s)
+	o.Source, o.MaxRate = Files, 20<<20
+	summary, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := summary.StoppedAt.Sub(summary.StartedAt).Seconds()
+	if least := float64(summary.Logical-(1<<20)) / float64(o.MaxRate); took < least {
+		t.Errorf("%d bytes took %.2f s, at least %.2f s were allowed", summary.Logical, took, least)
+	}
+}
