@@ -148,9 +148,8 @@ func (f *Filler) hole(ctx context.Context, h repo.Hole, want walpage.Want, there
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		segment := pg.SegmentName(h.Timeline, want.Start, want.Size)
-		if file := there[segment]; file != "" {
-			errs = append(errs, f.segment(ctx, segment, file, want))
+		if file := there[name(want)]; file != "" {
+			errs = append(errs, f.take(ctx, file, want))
 		}
 		if want.Start+pg.LSN(want.Size) < want.Start { // past the largest LSN
 			break
@@ -159,8 +158,12 @@ func (f *Filler) hole(ctx context.Context, h repo.Hole, want walpage.Want, there
 	return errors.Join(errs...)
 }
 
-// segment stores one segment, if it is missing and the file is what it says.
-func (f *Filler) segment(ctx context.Context, segment, file string, want walpage.Want) error {
+func name(want walpage.Want) string { return pg.SegmentName(want.Timeline, want.Start, want.Size) }
+
+// take stores the segment that is wanted from a file, if it is still missing and
+// the file is what it says.
+func (f *Filler) take(ctx context.Context, file string, want walpage.Want) error {
+	segment := name(want)
 	if have, err := f.Repo.HasSegment(ctx, segment); have || err != nil {
 		return err
 	}
