@@ -151,7 +151,7 @@ func TestKeyRotate(t *testing.T) {
 // cost nothing to derive). What is left must be readable with the key file as it is then, and the next run must come to the end.
 func TestPowerCutWhileTheMasterKeyRotates(t *testing.T) {
 	t.Parallel()
-	for cut, done := 1, false; !done; cut += 4 {
+	for cut, done := 1, false; !done; cut += 9 {
 		a := rotatable(t)
 		fsys, err := durable.NewFault(a.base(), func(op durable.Op) error {
 			if op.N == cut {

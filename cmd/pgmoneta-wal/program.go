@@ -252,7 +252,7 @@ func (p *program) masterKey() (*vault.MasterKey, error) {
 	if home == "" {
 		return nil, errors.New("HOME is not set: it names the directory that holds .pgmoneta/master.key")
 	}
-	return vault.LoadMasterKey(vault.MasterKeyPath(home))
+	return vault.LoadMasterKeyQuick(vault.MasterKeyPath(home))
 }
 
 func codec(c config.Codec) container.Codec {

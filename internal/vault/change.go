@@ -90,6 +90,7 @@ func (c *Change) Finish(now time.Time) (kept string, err error) {
 	if err := os.Rename(c.path+nextSuffix, c.path); err != nil {
 		return "", fmt.Errorf("replace the master key: %w", err)
 	}
+	_ = os.Remove(c.path + derivedSuffix) // of the old key: it would be replaced by the next who needs it
 	return kept, syncDir(filepath.Dir(c.path))
 }
 

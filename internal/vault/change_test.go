@@ -187,3 +187,49 @@ func TestKeyFileNoticesAChange(t *testing.T) {
 		t.Errorf("fingerprint %q, want that of the new key %q, %v", a, b, err)
 	}
 }
+
+func TestDerivedSecretIsKeptBesideItsKeyOnly(t *testing.T) {
+	t.Parallel()
+	path, _ := changing(t)
+	secret := func() string {
+		t.Helper()
+		key, err := LoadMasterKeyQuick(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := key.MasterSecret()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(m)
+	}
+	first := secret()
+	if info, err := os.Stat(path + derivedSuffix); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v: want a file of mode 0600", info, err)
+	}
+	if secret() != first {
+		t.Error("the kept secret is another one")
+	}
+	if _, ok := readDerived(path+derivedSuffix, make([]byte, 32)); ok {
+		t.Error("the secret of another key was accepted")
+	}
+	for _, spoiled := range []string{"", "AAAA", "no base64"} {
+		if err := os.WriteFile(path+derivedSuffix, []byte(spoiled), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if secret() != first {
+			t.Errorf("with %q in the file another secret was derived", spoiled)
+		}
+	}
+	c, err := BeginChange(path, newPassphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Finish(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if secret() == first {
+		t.Error("the secret of the old key is used with the new one")
+	}
+}
