@@ -29,6 +29,8 @@ type Options struct {
 	Workers int    // encoders; 0 = one per CPU
 	MaxRate int64  // bytes per second, limited at the server; 0 = unlimited
 	Source  Source // "" means Stream
+	// OnWire asks the server to compress what it sends, with the same codec.
+	OnWire bool
 
 	// Base makes the backup an incremental one. PostgreSQL 17 and later then send
 	// what has changed; earlier versions send all, of which what has changed is stored.
@@ -175,7 +177,12 @@ func (j *job) read(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, erro
 // receive takes the base backup itself and returns the pack table.
 func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, error) {
 	j.Progress("Checkpoint", 0, 0)
-	bb, err := conn.BaseBackup(ctx, pgrepl.BaseBackupOptions{Label: "pgmoneta_" + string(j.summary.Label), MaxRate: maxRate(j.MaxRate), Incremental: j.summary.Overlaid})
+	wire := j.wire(conn)
+	o := pgrepl.BaseBackupOptions{Label: "pgmoneta_" + string(j.summary.Label), MaxRate: maxRate(j.MaxRate), Incremental: j.summary.Overlaid}
+	if wire != container.None {
+		o.Compression, o.Level = wire.String(), wireLevel(wire, j.Level)
+	}
+	bb, err := conn.BaseBackup(ctx, o)
 	if err != nil {
 		return nil, j.refused(err)
 	}
@@ -190,7 +197,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if err != nil {
 		return nil, err
 	}
-	f := &files{pipe: pipe, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
+	f := &files{pipe: pipe, wire: wire, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
 	if j.summary.Overlaid {
 		f.base = j.base
 	}
@@ -216,6 +223,24 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	}
 	j.summary.StoppedAt = j.Now().UTC()
 	return packs, j.conclude(f, stored+manifestBytes)
+}
+
+// wire returns the codec in which the server sends its archives.
+func (j *job) wire(conn *pgrepl.Conn) container.Codec {
+	if !j.OnWire || j.Codec == container.Bzip2 {
+		return container.None
+	}
+	if major := conn.Version().Major(); major < pgrepl.CompressionMajor {
+		j.Log.Warn("the server cannot compress what it sends", "version", major)
+		return container.None
+	}
+	return j.Codec
+}
+
+// wireLevel keeps a level within what the server takes.
+func wireLevel(codec container.Codec, level int) int {
+	most := map[container.Codec]int{container.Gzip: 9, container.LZ4: 12, container.Zstd: 22}[codec]
+	return min(max(level, 1), most)
 }
 
 // refused explains why a server does not make an incremental backup.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -25,7 +26,8 @@ const backupLabel = "backup_label"
 // Files are what a base backup sends, taken out of its tar archives.
 type files struct {
 	pipe *pipeline
-	base *base // of an incremental backup that the server makes; else nil
+	wire container.Codec // in which archives come
+	base *base           // of an incremental backup that the server makes; else nil
 	// received is told how many bytes of files have arrived.
 	received func(int64)
 
@@ -47,7 +49,13 @@ func (f *files) archive(ts pgrepl.BackupTablespace, in io.Reader) error {
 	if ts.OID != 0 {
 		prefix = "pg_tblspc/" + strconv.FormatUint(uint64(ts.OID), 10)
 	}
-	tr := tar.NewReader(in)
+	// What is cut off is missed in the server's manifest.
+	plain, err := container.Decompress(f.wire, in)
+	if err != nil {
+		return fmt.Errorf("archive of tablespace %d: %w", ts.OID, err)
+	}
+	defer func() { _ = plain.Close() }()
+	tr := tar.NewReader(plain)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -169,4 +171,29 @@ func TestPaceKeepsTheRate(t *testing.T) {
 	if least := float64(summary.Logical-(1<<20)) / float64(o.MaxRate); took < least {
 		t.Errorf("%d bytes took %.2f s, at least %.2f s were allowed", summary.Logical, took, least)
 	}
+}
+
+// What the server compresses is stored like what it does not.
+func TestServerCompressesOnTheWire(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major})
+		s.Exec(t, "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 4) AS filler FROM generate_series(1, 20000) i")
+		o := bed(t, s, t.TempDir())
+		for _, codec := range []container.Codec{container.Zstd, container.Gzip, container.LZ4} {
+			o.Codec, o.Level, o.OnWire = codec, 1, true
+			summary, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatalf("%s: %v", codec, err)
+			}
+			report, err := verify.Backup(t.Context(), o.Repo, summary.Label, verify.Options{})
+			if err != nil || len(report.Problems) > 0 || report.Files != summary.Files {
+				t.Errorf("%s: %+v, %v", codec, report, err)
+			}
+			if err := o.Repo.Delete(t.Context(), summary.Label); err != nil { // or the next would refer to it
+				t.Fatal(err)
+			}
+		}
+	})
 }

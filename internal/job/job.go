@@ -85,6 +85,7 @@ type Start struct {
 
 	Codec   container.Codec
 	Level   int
+	OnWire  bool // the server compresses what it sends
 	Cipher  container.Cipher
 	Master  vault.MasterWire // zero for none
 	Keyless string           // why there is no master key

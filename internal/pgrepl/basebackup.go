@@ -24,7 +24,15 @@ type BaseBackupOptions struct {
 	// Incremental asks for what has changed since the backup whose manifest was given
 	// to [Conn.UploadManifest]. It needs [IncrementalMajor].
 	Incremental bool
+
+	// Compression is a method of the server, "gzip", "lz4" or "zstd", in which the
+	// archives then come; empty for none. It needs [CompressionMajor].
+	Compression string
+	Level       int // of the method
 }
+
+// CompressionMajor is the first version whose BASE_BACKUP can compress.
+const CompressionMajor = 15
 
 // command spells the options for the server: a list in parentheses from 15 on,
 // words in a fixed order before.
@@ -43,6 +51,9 @@ func (o BaseBackupOptions) command(v pg.Version) string {
 	}
 	if o.Incremental {
 		options = append(options, "INCREMENTAL true")
+	}
+	if o.Compression != "" {
+		options = append(options, "COMPRESSION "+quoteLiteral(o.Compression), fmt.Sprintf("COMPRESSION_DETAIL 'level=%d'", o.Level))
 	}
 	return "BASE_BACKUP (" + strings.Join(options, ", ") + ")"
 }

@@ -160,7 +160,6 @@ func without(c *config.Config) []string {
 	note(c.Main.TLS, "tls")
 	note(c.Main.Verification > 0, "verification")
 	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
-	note(c.Main.Compression.Server, "the server side of compression (the data is compressed here)")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
