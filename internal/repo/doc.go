@@ -11,8 +11,9 @@
 //	wal/<timeline>/<segment>        one finished WAL segment
 //	wal/<timeline>.history          timeline history, as the server sent it
 //	hole/<timeline>/<from>-<to>     WAL that is missing, and why
+//	damaged/<object>                an object that was found damaged
 //
-// All but format, histories and holes are containers (package container). Beside the
+// All but format, histories, holes and damage are containers (package container). Beside the
 // objects, on the local disk only, lie receive/ (segments being streamed),
 // tmp/ (unfinished objects) and lock (taken by the job that changes backups).
 //
@@ -29,6 +30,15 @@
 // packs to which no other manifest refers, so a crash in between leaves dead
 // packs, never a listed backup that lacks one. [Repository.Sweep] removes them.
 //
+// What was found damaged is remembered until it is whole or gone; a new backup
+// does not refer to it. [Repository.Check] proves that every listed backup has
+// what it refers to.
+//
 // One unreadable manifest does not hide the other backups; it is listed with
 // its error, and nothing is collected while it is there.
+//
+// # Not guaranteed
+//
+// Bytes of a pack that no backup uses stay as long as one uses another part of
+// it: packs are never rewritten, because objects are never replaced.
 package repo

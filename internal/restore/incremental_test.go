@@ -145,3 +145,47 @@ func TestIncrementalIsRefusedWithTheRemedy(t *testing.T) {
 		t.Errorf("a full backup refers to damaged packs: it stored %d bytes, the first %d", second.Stored, full.Stored)
 	}
 }
+
+// The base may lie on an earlier timeline, as long as the server's goes on from there.
+func TestIncrementalAfterPromotion(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		o := pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}}
+		if major >= pgrepl.IncrementalMajor {
+			o.Settings["summarize_wal"] = "on"
+		}
+		primary := pgtest.Start(t, o)
+		primary.Exec(t, "CREATE TABLE marks AS SELECT i AS n, md5(i::text) AS m FROM generate_series(1, 20000) i")
+		standby := primary.Standby(t, "standby")
+		b := newBed(t, standby)
+		load := pgtest.StartLoad(t, primary, 2)
+		load.WaitFor(t, 50)
+		full := b.backup()
+		primary.Exec(t, "UPDATE marks SET m = 'x' WHERE n % 500 = 0")
+		load.WaitFor(t, 50)
+		// A standby begins backups at the last checkpoint it has replayed.
+		primary.Exec(t, "CHECKPOINT")
+		standby.CatchUp(t, primary)
+		before := b.incremental(full.Label)
+		primary.Stop(t, pgtest.Fast)
+		standby.Promote(t)
+		load.Redirect(standby)
+		b.wait("timeline 2", func() bool { return b.watch.timeline.Load() == 2 })
+		standby.Exec(t, "UPDATE marks SET m = 'y' WHERE n % 700 = 0")
+		load.WaitFor(t, 50)
+		after := b.incremental(before.Label)
+		load.Stop()
+		b.received()
+		content := pgtest.ContentHash(t, standby)
+		for _, gone := range []repo.Label{full.Label, before.Label} {
+			if err := b.repo.Delete(context.Background(), gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after.StartTLI != 2 {
+			t.Errorf("summary %+v", after)
+		}
+		b.restoresTo(after.Label, content)
+	})
+}
