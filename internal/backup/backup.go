@@ -105,14 +105,14 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if err != nil {
 		return repo.Summary{}, err
 	}
-	j.Progress("Sync", 0, 0)
-	if err := j.stage.Commit(ctx); err != nil {
-		return repo.Summary{}, err
-	}
 	if j.summary.Overlaid {
 		if err := j.crossCheck(ctx, j.base); err != nil {
 			return repo.Summary{}, err
 		}
+	}
+	j.Progress("Sync", 0, 0)
+	if err := j.stage.Commit(ctx); err != nil {
+		return repo.Summary{}, err
 	}
 	if err := j.awaitWAL(ctx); err != nil {
 		return repo.Summary{}, err
@@ -151,7 +151,7 @@ func (j *job) incremental(ctx context.Context, conn *pgrepl.Conn, system pgrepl.
 	}
 	j.Progress("Base", 0, 0)
 	if err := j.prepare(ctx, conn, j.base, system); err != nil {
-		return &BaseError{Base: j.base.summary.Label, Err: err}
+		return unsuitable(ctx, j.base.summary.Label, err)
 	}
 	j.summary.Type, j.summary.Base, j.summary.Overlaid = repo.Incremental, j.base.summary.Label, j.base.rows != nil
 	return nil

@@ -26,6 +26,14 @@ func (e *BaseError) Error() string {
 
 func (e *BaseError) Unwrap() error { return e.Err }
 
+// unsuitable returns why a backup cannot be the base, unless it was not the base's fault.
+func unsuitable(ctx context.Context, l repo.Label, err error) error {
+	if ctx.Err() != nil || pgrepl.IsTransient(err) {
+		return err
+	}
+	return &BaseError{Base: l, Err: err}
+}
+
 // A base is the earlier backup whose data is referred to.
 type base struct {
 	summary   repo.Summary
@@ -35,6 +43,7 @@ type base struct {
 
 	fraction float64 // of blocks that were not sent to compare with the server's
 	samples  []sample
+	chosen   int // samples and those that made room for them
 	rand     *rand.Rand
 }
 
@@ -68,7 +77,7 @@ func (j *job) openBase(ctx context.Context) (*base, *known, error) {
 		}
 		opened, k, err := j.trust(ctx, b, damaged)
 		if err != nil {
-			return nil, nil, &BaseError{Base: b.Label, Err: err}
+			return nil, nil, unsuitable(ctx, b.Label, err)
 		}
 		return opened, k, nil
 	}
