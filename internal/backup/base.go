@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -198,17 +197,9 @@ func (j *job) summaries(ctx context.Context, s repo.Summary) error {
 
 // upload sends PostgreSQL's manifest of the base.
 func (j *job) upload(ctx context.Context, conn *pgrepl.Conn, b *base) error {
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := j.Repo.ReadPostgresManifest(ctx, b.summary.Label, w)
-		done <- err
-		_ = w.CloseWithError(err)
-	}()
-	err := conn.UploadManifest(ctx, r)
-	_ = r.Close()
-	if cause := <-done; cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
-		return cause
+	in, err := j.Repo.OpenPostgresManifest(ctx, b.summary.Label)
+	if err != nil {
+		return err
 	}
-	return err
+	return errors.Join(conn.UploadManifest(ctx, in), in.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io"
 	"unicode/utf8"
 )
@@ -18,7 +19,7 @@ const TimeLayout = "2006-01-02 15:04:05 GMT"
 // order, then the ranges of WAL. Memory does not grow with the number of files.
 type Writer struct {
 	out   *bufio.Writer
-	sum   interface{ Sum([]byte) []byte }
+	sum   hash.Hash
 	files int
 }
 

@@ -383,20 +383,38 @@ func (f *frameReader) Read(p []byte) (int, error) {
 // Close closes the manifest's object.
 func (m *Manifest) Close() error { return m.object.Close() }
 
-// ReadPostgresManifest writes PostgreSQL's own manifest of a backup to w, byte for byte.
-func (r *Repository) ReadPostgresManifest(ctx context.Context, label Label, w io.Writer) error {
+// OpenPostgresManifest opens PostgreSQL's own manifest of a backup, which reads byte for
+// byte as it was received.
+func (r *Repository) OpenPostgresManifest(ctx context.Context, label Label) (io.ReadCloser, error) {
 	name := PostgresManifestName(label)
 	o, err := r.engine.Open(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = o.Close() }()
 	c, err := container.NewReader(name, o, o.Size(), container.Manifest)
+	if err != nil {
+		_ = o.Close()
+		return nil, err
+	}
+	return &objectStream{Stream: c.Stream(), object: o}, nil
+}
+
+// An objectStream closes its object with it.
+type objectStream struct {
+	*container.Stream
+	object storage.Object
+}
+
+func (s *objectStream) Close() error {
+	return errors.Join(s.Stream.Close(), s.object.Close())
+}
+
+// ReadPostgresManifest writes PostgreSQL's own manifest of a backup to w, byte for byte.
+func (r *Repository) ReadPostgresManifest(ctx context.Context, label Label, w io.Writer) error {
+	in, err := r.OpenPostgresManifest(ctx, label)
 	if err != nil {
 		return err
 	}
-	stream := c.Stream()
-	defer func() { _ = stream.Close() }()
-	_, err = stream.WriteTo(w)
-	return err
+	_, err = io.Copy(w, in)
+	return errors.Join(err, in.Close())
 }
