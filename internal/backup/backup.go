@@ -108,14 +108,14 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if err != nil {
 		return repo.Summary{}, err
 	}
-	j.Progress("Sync", 0, 0)
-	if err := j.stage.Commit(ctx); err != nil {
-		return repo.Summary{}, err
-	}
 	if j.summary.Overlaid {
 		if err := j.crossCheck(ctx, j.base); err != nil {
 			return repo.Summary{}, err
 		}
+	}
+	j.Progress("Sync", 0, 0)
+	if err := j.stage.Commit(ctx); err != nil {
+		return repo.Summary{}, err
 	}
 	if err := j.awaitWAL(ctx); err != nil {
 		return repo.Summary{}, err
@@ -154,7 +154,7 @@ func (j *job) incremental(ctx context.Context, conn *pgrepl.Conn, system pgrepl.
 	}
 	j.Progress("Base", 0, 0)
 	if err := j.prepare(ctx, conn, j.base, system); err != nil {
-		return &BaseError{Base: j.base.summary.Label, Err: err}
+		return unsuitable(ctx, j.base.summary.Label, err)
 	}
 	j.summary.Type, j.summary.Base, j.summary.Overlaid = repo.Incremental, j.base.summary.Label, j.base.rows != nil
 	return nil
@@ -243,8 +243,11 @@ func wireLevel(codec container.Codec, level int) int {
 	return min(max(level, 1), most)
 }
 
-// refused explains why a server does not make an incremental backup.
+// refused explains why a server does not make a backup as it was asked to.
 func (j *job) refused(err error) error {
+	if j.OnWire && pgrepl.Code(err) == pgrepl.CodeSyntax {
+		return fmt.Errorf("%w (compression = server-%s needs a server built with it; compression = %s compresses here)", err, j.Codec, j.Codec)
+	}
 	if j.summary.Overlaid && (pgrepl.Code(err) == pgrepl.CodeNotInState || pgrepl.Code(err) == pgrepl.CodeInvalidValue) {
 		return &BaseError{Base: j.summary.Base, Err: err}
 	}

@@ -2,7 +2,9 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"os/exec"
 	"strings"
 	"testing"
@@ -250,4 +252,52 @@ func checkSurvivor(t *testing.T, cut int, r *repo.Repository, succeeded bool) {
 	if packs, err := r.Engine().List(ctx, "pack"); err != nil || len(list) == 0 && len(packs) > 0 {
 		t.Fatalf("cut %d: dead packs %v, %v", cut, packs, err)
 	}
+}
+
+// A block that changed after the base and was not sent is found on the server; what may
+// not be read is not compared, and said so.
+func TestCrossCheckFindsAMissedBlock(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
+		s.Exec(t, "CREATE TABLE marks AS SELECT i AS n, md5(i::text) AS m FROM generate_series(1, 50000) i")
+		s.Exec(t, "VACUUM FREEZE marks")
+		o := bed(t, s, t.TempDir())
+		ctx := context.Background()
+		full, err := Run(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Exec(t, "UPDATE marks SET m = 'x' WHERE n = 40000")
+		s.Exec(t, "CHECKPOINT")
+		// The last block of the table is where the new row went: the server is asked for
+		// all, as if it had sent nothing.
+		path := s.QueryString(t, "SELECT pg_relation_filepath('marks')")
+		check := func() error {
+			m, err := o.Repo.OpenManifest(ctx, full.Label)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := &base{summary: full, manifest: m, blockSize: 8192, fraction: 1, rand: rand.New(rand.NewPCG(1, 1))}
+			defer b.close()
+			if b.rows, err = m.Index(); err != nil {
+				t.Fatal(err)
+			}
+			row, err := b.find(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.sample(&overlay{base: row, sent: blockMap{truncation: uint32(row.Size / 8192)}, blockSize: 8192})
+			j := &job{Options: o, base: b, summary: repo.Summary{Start: pg.LSN(1) << 60}}
+			return j.crossCheck(ctx, b)
+		}
+		if err := check(); err != nil {
+			t.Errorf("without the right to read files: %v", err)
+		}
+		s.Exec(t, "GRANT pg_read_server_files TO "+pgtest.ReplUser+"; GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) TO "+pgtest.ReplUser)
+		var missed *MissedBlockError
+		if err := check(); !errors.As(err, &missed) || missed.Path != path || missed.LSN < full.Start {
+			t.Errorf("a block that was not sent: %v", err)
+		}
+	})
 }

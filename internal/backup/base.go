@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -26,6 +25,14 @@ func (e *BaseError) Error() string {
 
 func (e *BaseError) Unwrap() error { return e.Err }
 
+// unsuitable returns why a backup cannot be the base, unless it was not the base's fault.
+func unsuitable(ctx context.Context, l repo.Label, err error) error {
+	if ctx.Err() != nil || pgrepl.IsTransient(err) {
+		return err
+	}
+	return &BaseError{Base: l, Err: err}
+}
+
 // A base is the earlier backup whose data is referred to.
 type base struct {
 	summary   repo.Summary
@@ -35,6 +42,7 @@ type base struct {
 
 	fraction float64 // of blocks that were not sent to compare with the server's
 	samples  []sample
+	chosen   int // samples and those that made room for them
 	rand     *rand.Rand
 }
 
@@ -68,7 +76,7 @@ func (j *job) openBase(ctx context.Context) (*base, *known, error) {
 		}
 		opened, k, err := j.trust(ctx, b, damaged)
 		if err != nil {
-			return nil, nil, &BaseError{Base: b.Label, Err: err}
+			return nil, nil, unsuitable(ctx, b.Label, err)
 		}
 		return opened, k, nil
 	}
@@ -189,17 +197,9 @@ func (j *job) summaries(ctx context.Context, s repo.Summary) error {
 
 // upload sends PostgreSQL's manifest of the base.
 func (j *job) upload(ctx context.Context, conn *pgrepl.Conn, b *base) error {
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := j.Repo.ReadPostgresManifest(ctx, b.summary.Label, w)
-		done <- err
-		_ = w.CloseWithError(err)
-	}()
-	err := conn.UploadManifest(ctx, r)
-	_ = r.Close()
-	if cause := <-done; cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
-		return cause
+	in, err := j.Repo.OpenPostgresManifest(ctx, b.summary.Label)
+	if err != nil {
+		return err
 	}
-	return err
+	return errors.Join(conn.UploadManifest(ctx, in), in.Close())
 }

@@ -60,7 +60,22 @@ func (b *base) sample(o *overlay) {
 				s.extents = append(s.extents, x)
 			}
 		}
+		b.keep(s)
+	}
+}
+
+// sampleLimit bounds the samples to 64 GiB of blocks, and the memory for them to about
+// 100 MB.
+const sampleLimit = 1 << 19
+
+// keep adds a sample. When there are too many it takes the place of another, so that
+// all that were chosen have the same chance to stay.
+func (b *base) keep(s sample) {
+	b.chosen++
+	if len(b.samples) < sampleLimit {
 		b.samples = append(b.samples, s)
+	} else if i := b.rand.IntN(b.chosen); i < sampleLimit {
+		b.samples[i] = s
 	}
 }
 

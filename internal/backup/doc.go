@@ -4,13 +4,18 @@
 //
 //  1. The server is asked for a base backup over a replication connection.
 //  2. One goroutine reads the tar stream and cuts it into frames, several
-//     encode them, one writes them into packs in order. Every byte is read,
-//     copied, hashed, compressed and written once.
+//     hash and encode them, one writes them into packs in order. A frame
+//     that is stored already, for the base or for this backup, is referred to
+//     and neither encoded nor stored.
 //  3. PostgreSQL's manifest is compared with what arrived, file by file.
 //  4. Packs are made durable and visible.
 //  5. All WAL from the start to the end of the backup is awaited in the
 //     repository, and checked.
 //  6. The manifest is written. From this moment the backup exists.
+//
+// The base of a full backup is the newest one that can be trusted. That of an
+// incremental backup is given; PostgreSQL 17 and later then send only blocks,
+// which are laid over the extents of the base's files.
 //
 // # Guarantees
 //
@@ -18,5 +23,16 @@
 // with the checksums of the server. A failure or crash before step 6 leaves
 // nothing that is listed; what it leaves is swept by the next job.
 //
-// Memory is bounded: a fixed number of frame buffers, and 8 bytes per file.
+// A backup refers to data, never to a backup: whichever others are deleted, it
+// restores. It never refers to what was found damaged, nor to data that is less
+// protected than it is itself.
+//
+// Memory is bounded: a fixed number of frame buffers, 8 bytes per file, 42 to 48
+// bytes per frame of the base and of this backup, and for blocks 16 bytes per
+// file of the base.
+//
+// # Not guaranteed
+//
+// That the blocks a server sends are all that have changed: a sample of the
+// others is compared, where the user may read files.
 package backup

@@ -105,7 +105,7 @@ func (f *files) regular(e *entry, in io.Reader) error {
 	f.count++
 	f.logical += e.file.Size
 	f.biggest = max(f.biggest, e.file.Size)
-	f.marks = append(f.marks, f.mark(name, size, checksum(sum)))
+	f.marks = append(f.marks, f.mark(name, size, manifest.Checksum(sum)))
 	return nil
 }
 
@@ -119,11 +119,6 @@ func wholeName(name string) (string, bool) {
 		return "", false
 	}
 	return dir + whole, true
-}
-
-// checksum spells a CRC-32C as PostgreSQL does: its four bytes in memory order.
-func checksum(sum uint32) string {
-	return fmt.Sprintf("%02x%02x%02x%02x", byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
 }
 
 // row describes a member of the archive whose files lie below prefix. Names and
@@ -155,7 +150,7 @@ func row(prefix string, h *tar.Header) (repo.File, error) {
 func (f *files) content(e *entry, in io.Reader) (uint32, error) {
 	f.pipe.begin(e.file.Path, e.file.Size)
 	sum, err := f.copy(e, 0, e.file.Size, 0, in)
-	e.file.CRC = checksum(sum)
+	e.file.CRC = manifest.Checksum(sum)
 	return sum, err
 }
 

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -41,6 +42,7 @@ type pipeline struct {
 
 	// used by the writing goroutine only, until it has ended
 	pack   *packWriter
+	buffer *bufio.Writer  // before pack
 	opened int            // packs begun
 	table  []repo.PackRef // the manifest's pack table
 	row    map[int]int    // of the table, by number in known
@@ -81,6 +83,9 @@ type packWriter struct {
 	writer *container.Writer
 }
 
+// packBuffer is what one write takes to a pack: frames are small once they are compressed.
+const packBuffer = 1 << 20
+
 // A layout says how a pipeline makes frames and packs.
 type layout struct {
 	codec   container.Codec
@@ -94,7 +99,7 @@ type layout struct {
 func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
-	p := &pipeline{repo: r, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{},
+	p := &pipeline{repo: r, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
@@ -377,7 +382,8 @@ func (p *pipeline) openPack() error {
 	if err != nil {
 		return err
 	}
-	w, err := p.repo.NewContainer(up, name, container.Pack, p.codec)
+	p.buffer.Reset(up)
+	w, err := p.repo.NewContainer(p.buffer, name, container.Pack, p.codec)
 	if err != nil {
 		return err
 	}
@@ -391,7 +397,7 @@ func (p *pipeline) closePack() error {
 	if p.pack == nil {
 		return nil
 	}
-	err := p.pack.writer.Finish()
+	err := errors.Join(p.pack.writer.Finish(), p.buffer.Flush())
 	p.stored += p.pack.writer.Len()
 	if err := errors.Join(err, p.pack.upload.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", repo.PackName(p.label, p.opened), err)

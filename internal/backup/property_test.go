@@ -393,7 +393,7 @@ func (w *world) checkBackup(label repo.Label, want cluster, used map[string]bool
 // backup needs.
 func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(6)
+	seeds := uint64(4)
 	if os.Getenv("PGMONETA_TEST_LONG") != "" {
 		seeds = 200
 	}

@@ -21,6 +21,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"math/bits"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -59,6 +60,11 @@ func (j jsonFile) file() (File, error) {
 		return File{}, fmt.Errorf("file %q of %d bytes", f.Path, f.Size)
 	}
 	return f, nil
+}
+
+// Checksum spells a CRC-32C as PostgreSQL does: its four bytes in memory order.
+func Checksum(crc32c uint32) string {
+	return fmt.Sprintf("%08x", bits.ReverseBytes32(crc32c))
 }
 
 // A WALRange is WAL that recovery of the backup needs.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io"
 	"unicode/utf8"
 )
@@ -17,7 +18,7 @@ const TimeLayout = "2006-01-02 15:04:05 GMT"
 // A Writer writes a manifest: files in any order, then the ranges of WAL. Memory does not grow with the number of files.
 type Writer struct {
 	out   *bufio.Writer
-	sum   interface{ Sum([]byte) []byte }
+	sum   hash.Hash
 	files int
 }
 

@@ -17,6 +17,7 @@ const (
 	CodeNotInState     = "55000" // among others: the slot is invalidated
 	CodeDataCorruption = "XX001" // page checksum failures in a base backup
 	CodeInvalidValue   = "22023" // among others: an uploaded manifest of another history
+	CodeSyntax         = "42601" // among others: a compression method the server was built without
 	CodeNoPrivilege    = "42501" // the user may not do this
 )
 

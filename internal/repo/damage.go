@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
 // damagePrefix comes before the name of an object that was found damaged.
@@ -59,7 +57,7 @@ func (r *Repository) RecordDamage(ctx context.Context, now time.Time, checked []
 		if err != nil {
 			return err
 		}
-		err = storage.Put(ctx, r.engine, OwnerJob, damagePrefix+name, append(content, '\n'))
+		err = r.PutRecord(ctx, OwnerJob, damagePrefix+name, append(content, '\n'))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

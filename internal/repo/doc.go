@@ -12,9 +12,10 @@
 //	wal/<timeline>/<segment>        one finished WAL segment
 //	wal/<timeline>.history          timeline history, as the server sent it
 //	hole/<timeline>/<from>-<to>     WAL that is missing, and why
+//	damaged/<object>                an object that was found damaged
 //
-// All but format, keys, histories and holes are containers (package container); a
-// sealed repository has containers for histories and holes too. Beside the
+// All but format, keys, histories, holes and damage are containers (package container); a
+// sealed repository has containers for those too. Beside the
 // objects, on the local disk only, lie receive/ (segments being streamed),
 // tmp/ (unfinished objects) and lock (taken by the job that changes backups).
 //
@@ -38,6 +39,15 @@
 // written plain: when an object cannot be sealed, it is not written. Objects that are
 // not encrypted are refused beside sealed ones, unless a key says that both may be there.
 //
+// What was found damaged is remembered until it is whole or gone; a new backup
+// does not refer to it. [Repository.Check] proves that every listed backup has
+// what it refers to.
+//
 // One unreadable manifest does not hide the other backups; it is listed with
 // its error, and nothing is collected while it is there.
+//
+// # Not guaranteed
+//
+// Bytes of a pack that no backup uses stay as long as one uses another part of
+// it: packs are never rewritten, because objects are never replaced.
 package repo

@@ -393,15 +393,32 @@ func (f *frameReader) Read(p []byte) (int, error) {
 // Close closes the manifest's object.
 func (m *Manifest) Close() error { return m.object.Close() }
 
+// OpenPostgresManifest opens PostgreSQL's own manifest of a backup, which reads byte for
+// byte as it was received.
+func (r *Repository) OpenPostgresManifest(ctx context.Context, label Label) (io.ReadCloser, error) {
+	c, o, err := r.OpenContainer(ctx, PostgresManifestName(label), container.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &objectStream{Stream: c.Stream(), object: o}, nil
+}
+
+// An objectStream closes its object with it.
+type objectStream struct {
+	*container.Stream
+	object storage.Object
+}
+
+func (s *objectStream) Close() error {
+	return errors.Join(s.Stream.Close(), s.object.Close())
+}
+
 // ReadPostgresManifest writes PostgreSQL's own manifest of a backup to w, byte for byte.
 func (r *Repository) ReadPostgresManifest(ctx context.Context, label Label, w io.Writer) error {
-	c, o, err := r.OpenContainer(ctx, PostgresManifestName(label), container.Manifest)
+	in, err := r.OpenPostgresManifest(ctx, label)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = o.Close() }()
-	stream := c.Stream()
-	defer func() { _ = stream.Close() }()
-	_, err = stream.WriteTo(w)
-	return err
+	_, err = io.Copy(w, in)
+	return errors.Join(err, in.Close())
 }

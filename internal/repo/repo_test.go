@@ -242,6 +242,10 @@ func script(ctx context.Context, fsys durable.FS, root string) error {
 	if err := addBackup(ctx, r, "20261121120001", 1, "pack/20261121120000/1"); err != nil {
 		return err
 	}
+	found := map[string]error{"pack/20261121120000/1": errors.New("rotten"), "pack/20261121120000/2": errors.New("rotten")}
+	if err := r.RecordDamage(ctx, time.Now(), nil, found); err != nil {
+		return err
+	}
 	if err := r.Delete(ctx, "20261121120000"); err != nil {
 		return err
 	}
@@ -282,6 +286,15 @@ func checkSurvivor(t *testing.T, cut int, r *Repository) {
 	for _, p := range packs {
 		if !used[p.Name] {
 			t.Fatalf("cut %d: %s is dead and was not removed", cut, p.Name)
+		}
+	}
+	marks, err := r.Damaged(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range marks {
+		if !used[name] {
+			t.Fatalf("cut %d: %s is marked as damaged and is gone", cut, name)
 		}
 	}
 	entries, err := os.ReadDir(filepath.Join(r.Dir(), "tmp", OwnerJob))
@@ -343,6 +356,7 @@ func TestSegmentsAndHistories(t *testing.T) {
 }
 
 func FuzzManifestRows(f *testing.F) {
+	f.Add([]byte("{\"p\":\"a\\\"b\",\"k\":\"f\"}\n\n {\"k\":\"d\",\"p\":\"c\"}"))
 	f.Add([]byte(`{"p":"base/1","k":"f","m":384,"t":"2026-11-21T12:00:00Z","s":10,"x":[[0,10,0,0,0]]}` + "\n"))
 	f.Fuzz(func(t *testing.T, rows []byte) {
 		var out bytes.Buffer
@@ -357,9 +371,21 @@ func FuzzManifestRows(f *testing.F) {
 			t.Fatal(err)
 		}
 		m := &Manifest{reader: c, Packs: make([]PackRef, 3), Summary: Summary{PackFrame: c.Frames()}}
+		var paths []string
 		for file, err := range m.Files() {
 			if err == nil && file.Path == "" {
 				t.Error("a file without a path was accepted")
+			}
+			paths = append(paths, file.Path)
+		}
+		x, err := m.Index()
+		if err != nil {
+			return
+		}
+		defer x.Close()
+		for _, path := range paths {
+			if f, ok, err := x.Find(path); err == nil && ok && f.Path != path {
+				t.Errorf("%q was found as %q", path, f.Path)
 			}
 		}
 	})

@@ -1,9 +1,10 @@
 package restore
 
 import (
-	"fmt"
 	"hash/crc32"
 	"slices"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 )
 
 // A checksum is the CRC-32C of a file whose pieces are written in any order. Those of
@@ -27,8 +28,7 @@ func (c *checksum) add(offset int64, length int64, sum uint32) {
 	c.pieces = append(c.pieces, checkedPiece{offset, length, sum})
 }
 
-// of returns the checksum of a file of size bytes, as PostgreSQL spells it: the four
-// bytes in memory order.
+// of returns the checksum of a file of size bytes, as PostgreSQL spells it.
 func (c *checksum) of(size int64) string {
 	slices.SortFunc(c.pieces, func(a, b checkedPiece) int { return int(a.offset - b.offset) })
 	sum, at := uint32(0), int64(0)
@@ -36,8 +36,7 @@ func (c *checksum) of(size int64) string {
 		sum = times(powerOfX(8*p.length), appendZeros(sum, p.offset-at)) ^ p.sum
 		at = p.offset + p.length
 	}
-	sum = appendZeros(sum, size-at)
-	return fmt.Sprintf("%02x%02x%02x%02x", byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
+	return manifest.Checksum(appendZeros(sum, size-at))
 }
 
 // appendZeros continues a CRC by n bytes of zero. They add nothing, but the register

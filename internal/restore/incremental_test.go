@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -16,16 +15,6 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
-
-// summarizing is a server that can be asked for incremental backups, if its version can.
-func summarizing(t *testing.T, major int) *pgtest.Server {
-	t.Helper()
-	o := pgtest.Options{Major: major, WALSegmentSize: 1}
-	if major >= pgrepl.IncrementalMajor {
-		o.Settings = map[string]string{"summarize_wal": "on"}
-	}
-	return pgtest.Start(t, o)
-}
 
 // on takes an incremental backup, comparing every block that was not sent.
 func (b *bed) on(base repo.Label) (repo.Summary, error) {
@@ -51,7 +40,7 @@ func TestEveryBackupStandsAlone(t *testing.T) {
 	t.Parallel()
 	pgtest.ForEach(t, func(t *testing.T, major int) {
 		t.Parallel()
-		s := summarizing(t, major)
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
 		s.Exec(t, "GRANT pg_read_server_files TO "+pgtest.ReplUser+"; GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) TO "+pgtest.ReplUser)
 		s.Tablespace(t, "fast disk")
 		s.Exec(t, `CREATE TABLE marks (n int); INSERT INTO marks VALUES (0);
@@ -118,30 +107,76 @@ func (b *bed) restoresTo(label repo.Label, content map[string]string) {
 
 func TestIncrementalIsRefusedWithTheRemedy(t *testing.T) {
 	t.Parallel()
-	s := pgtest.Start(t, pgtest.Options{Major: 17, WALSegmentSize: 1, Settings: map[string]string{"summarize_wal": "off"}})
-	b := newBed(t, s)
-	full := b.backup()
-	refused := func(why string) {
-		t.Helper()
-		_, err := b.on(full.Label)
-		var base *backup.BaseError
-		if !errors.As(err, &base) || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "take a full backup") {
-			t.Errorf("incremental backup: %v, want one about %q", err, why)
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		o := pgtest.Options{Major: major, WALSegmentSize: 1}
+		if major >= pgrepl.IncrementalMajor {
+			o.Settings = map[string]string{"summarize_wal": "off"}
 		}
-	}
-	refused("summarize_wal")
-	s.Exec(t, "ALTER SYSTEM SET summarize_wal = on")
-	s.Restart(t)
-	b.wait("the stream", func() bool { return b.watch.timeline.Load() == 1 })
-	if _, err := b.on("20010101000000"); !errors.Is(err, repo.ErrNoBackup) {
-		t.Errorf("on a backup that is not there: %v", err)
-	}
-	damaged := map[string]error{repo.PackName(full.Label, 1): fmt.Errorf("rotten")}
-	if err := b.repo.RecordDamage(context.Background(), time.Now(), nil, damaged); err != nil {
-		t.Fatal(err)
-	}
-	refused("was found damaged")
-	if second := b.backup(); second.Stored < full.Stored/2 {
-		t.Errorf("a full backup refers to damaged packs: it stored %d bytes, the first %d", second.Stored, full.Stored)
-	}
+		s := pgtest.Start(t, o)
+		b := newBed(t, s)
+		full := b.backup()
+		refused := func(why string) {
+			t.Helper()
+			_, err := b.on(full.Label)
+			var base *backup.BaseError
+			if !errors.As(err, &base) || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "take a full backup") {
+				t.Errorf("incremental backup: %v, want one about %q", err, why)
+			}
+		}
+		if major >= pgrepl.IncrementalMajor {
+			refused("summarize_wal")
+			s.Exec(t, "ALTER SYSTEM SET summarize_wal = on")
+			s.Exec(t, "SELECT pg_reload_conf()")
+			s.WaitFor(t, "current_setting('summarize_wal') = 'on'")
+		}
+		if _, err := b.on("20010101000000"); !errors.Is(err, repo.ErrNoBackup) {
+			t.Errorf("on a backup that is not there: %v", err)
+		}
+		damaged := map[string]error{repo.PackName(full.Label, 1): errors.New("rotten")}
+		if err := b.repo.RecordDamage(context.Background(), time.Now(), nil, damaged); err != nil {
+			t.Fatal(err)
+		}
+		refused("was found damaged")
+	})
+}
+
+// The base may lie on an earlier timeline, as long as the server's goes on from there.
+func TestIncrementalAfterPromotion(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		primary := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "256MB"}})
+		primary.Exec(t, "CREATE TABLE marks AS SELECT i AS n, md5(i::text) AS m FROM generate_series(1, 20000) i")
+		standby := primary.Standby(t, "standby")
+		b := newBed(t, standby)
+		load := pgtest.StartLoad(t, primary, 2)
+		load.WaitFor(t, 50)
+		full := b.backup()
+		primary.Exec(t, "UPDATE marks SET m = 'x' WHERE n % 500 = 0")
+		load.WaitFor(t, 50)
+		// A standby begins backups at the last checkpoint it has replayed.
+		primary.Exec(t, "CHECKPOINT")
+		standby.CatchUp(t, primary)
+		before := b.incremental(full.Label)
+		primary.Stop(t, pgtest.Fast)
+		standby.Promote(t)
+		load.Redirect(standby)
+		b.wait("timeline 2", func() bool { return b.watch.timeline.Load() == 2 })
+		standby.Exec(t, "UPDATE marks SET m = 'y' WHERE n % 700 = 0")
+		load.WaitFor(t, 50)
+		after := b.incremental(before.Label)
+		load.Stop()
+		b.received()
+		content := pgtest.ContentHash(t, standby)
+		for _, gone := range []repo.Label{full.Label, before.Label} {
+			if err := b.repo.Delete(context.Background(), gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after.StartTLI != 2 {
+			t.Errorf("summary %+v", after)
+		}
+		b.restoresTo(after.Label, content)
+	})
 }

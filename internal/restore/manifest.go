@@ -60,21 +60,15 @@ func (j *job) newManifest(ctx context.Context, m *repo.Manifest, sums []string, 
 
 // sentManifest reads the server's manifest for all but its files.
 func (j *job) sentManifest(ctx context.Context, label repo.Label) (*manifest.Reader, error) {
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := j.plan.repo.ReadPostgresManifest(ctx, label, w)
-		_ = w.CloseWithError(err)
-		done <- err
-	}()
-	m := manifest.NewReader(r)
-	var err error
-	for _, e := range m.Files() {
-		err = e
+	in, err := j.plan.repo.OpenPostgresManifest(ctx, label)
+	if err != nil {
+		return nil, err
 	}
-	_ = r.Close()
-	if cause := <-done; cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
-		err = cause
+	m := manifest.NewReader(in)
+	for _, err = range m.Files() {
+		if err != nil {
+			break
+		}
 	}
-	return m, err
+	return m, errors.Join(err, in.Close())
 }

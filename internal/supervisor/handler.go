@@ -261,8 +261,6 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	s := b.Summary
 	resp := described(s)
-	delete(resp, "Incremental")
-	delete(resp, "IncrementalParent")
 	tablespaces := []mgmt.Document{}
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})

@@ -128,7 +128,7 @@ func TestFailuresTellByExitCode(t *testing.T) {
 		"restore primary newest /tmp/nowhere": "Error: 600",
 		"delete primary oldest":               "Error: 50",
 		"verify primary newest /tmp":          "Error: 80",
-		"backup primary newest":               "Error: 113",
+		"backup primary newest":               "Error: 103",
 	} {
 		if out, code := d.cli(t, strings.Fields(args)...); code != 2 || !strings.Contains(out, want) {
 			t.Errorf("%s: exit %d, want 2 and %q\n%s", args, code, want, out)

@@ -32,11 +32,7 @@ func TestIncrementalBackupByCommand(t *testing.T) {
 	t.Parallel()
 	pgtest.ForEach(t, func(t *testing.T, major int) {
 		t.Parallel()
-		o := pgtest.Options{Major: major, WALSegmentSize: 1}
-		if major >= 17 {
-			o.Settings = map[string]string{"summarize_wal": "on"}
-		}
-		s := pgtest.Start(t, o)
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
 		d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
 		d.waitStreaming(t, "primary")
 		if code, message := d.failed(t, "backup", "primary", "newest"); code != 103 {
