@@ -97,7 +97,7 @@ func (s *socket) Write(p []byte) (int, error) {
 }
 
 // yieldInterval is below the time slice of Go's scheduler, 10 ms.
-const yieldInterval = 4 * time.Millisecond
+const yieldInterval = 8 * time.Millisecond
 
 // yield shows the scheduler that the reading goroutine gives way. One that goes
 // from system call to system call never does by itself: its time slice counts as

@@ -184,7 +184,8 @@ func (s *storer) store(ctx context.Context, name string) error {
 func (s *storer) dispose(path string, size pg.SegmentSize) error {
 	dir := s.r.Repo.ReceiveDir()
 	spare := sparePath(dir, size)
-	if _, err := os.Stat(spare); err == nil || !s.r.eager.Load() || s.r.Repo.Cipher() != container.Plain {
+	_, waiting := s.head()
+	if _, err := os.Stat(spare); err == nil || waiting > 1 || !s.r.eager.Load() || s.r.Repo.Cipher() != container.Plain {
 		return s.r.FS.Remove(path)
 	}
 	if err := s.r.FS.Rename(path, spare+newSuffix); err != nil {
@@ -201,21 +202,25 @@ func (s *storer) dispose(path string, size pg.SegmentSize) error {
 }
 
 // zero overwrites a file with zeros, which a segment is expected to end in while
-// it is being filled.
+// it is being filled. It does so in pieces that are synced one by one: in one piece
+// they would hold up for a moment the small syncs that commits wait for.
 func (r *Receiver) zero(path string, size pg.SegmentSize) error {
 	f, err := r.FS.Open(path)
 	if err != nil {
 		return err
 	}
-	block := make([]byte, coalesce)
+	block := make([]byte, 256<<10)
 	for at := int64(0); at < int64(size) && err == nil; at += int64(len(block)) {
-		_, err = f.WriteAt(block[:min(int64(len(block)), int64(size)-at)], at)
-	}
-	if err == nil {
-		err = f.Datasync()
+		if _, err = f.WriteAt(block[:min(int64(len(block)), int64(size)-at)], at); err == nil {
+			err = f.Datasync()
+		}
+		time.Sleep(breath)
 	}
 	return errors.Join(err, f.Close())
 }
+
+// breath is what the disk gets between two pieces of zeros.
+const breath = 2 * time.Millisecond
 
 // dropSpares removes what an earlier process left.
 func (r *Receiver) dropSpares() error {

@@ -34,7 +34,8 @@ type stream struct {
 	server  pg.LSN        // the server's position, as far as it told
 	now     chan struct{} // holds one token when a flush is wanted at once
 
-	gathered int // bytes received since the last write
+	gathered  int // bytes received since the last write
+	unflushed int // bytes written since the last flush, while commits wait
 
 	flushing sync.Mutex // held during a flush
 }
@@ -160,7 +161,6 @@ func (s *stream) take(msg pgrepl.Message, now time.Time) error {
 	if !msg.ReplyNow && s.gathered < coalesce && s.wal.Pending() {
 		return nil
 	}
-	s.gathered = 0
 	before, _ := s.journal.positions()
 	if err := s.journal.write(); err != nil {
 		return fmt.Errorf("server %q: write WAL: %w", s.r.Params.Server, err)
@@ -176,7 +176,14 @@ func (s *stream) take(msg pgrepl.Message, now time.Time) error {
 			return err
 		}
 	}
+	gathered := s.gathered
+	s.gathered = 0
 	if s.r.Always || s.r.eager.Load() {
+		// What came during the write belongs to this flush too.
+		if s.unflushed += gathered; s.unflushed < coalesce && s.wal.Pending() {
+			return nil
+		}
+		s.unflushed = 0
 		return s.flush()
 	}
 	if msg.ReplyNow || s.size.Start(before) != s.size.Start(written) {
