@@ -139,23 +139,27 @@ func TestProtectionOrdersCiphers(t *testing.T) {
 func TestKnownFramesAreFound(t *testing.T) {
 	k := newKnown()
 	const packs, frames = 7, 3000
-	sum := func(n int) [32]byte { return container.Sum([]byte{byte(n), byte(n >> 8), byte(n >> 16)}) }
+	printer, err := container.NewPrinter([container.PrintKeySize]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := func(n int) container.Print { return printer.Print([]byte{byte(n), byte(n >> 8), byte(n >> 16)}) }
 	for p := range packs {
 		k.begin(repo.PackName("20261121120000", p+1))
 		for n := range frames {
-			k.add(container.Frame{Plain: uint32(n), Sum: sum(p*frames + n)})
+			k.add(container.Frame{Plain: uint32(n), Print: print(p*frames + n)})
 		}
-		k.add(container.Frame{Sum: sum(0)}) // again: the first serves
+		k.add(container.Frame{Print: print(0)}) // again: the first serves
 	}
 	for n := range packs * frames {
-		at, found := k.find(sum(n))
+		at, found := k.find(print(n))
 		pack, number := k.place(at)
 		plain, ok := k.plain(pack, number)
 		if !found || pack != n/frames || number != n%frames || !ok || plain != int64(n%frames) {
 			t.Fatalf("frame %d: pack %d, number %d, plain %d, %t %t", n, pack, number, plain, found, ok)
 		}
 	}
-	if _, found := k.find(sum(packs * frames)); found {
+	if _, found := k.find(print(packs * frames)); found {
 		t.Error("a frame was found that is not there")
 	}
 	if _, ok := k.plain(0, frames+1); ok {

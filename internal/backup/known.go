@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"sort"
@@ -12,8 +11,8 @@ import (
 )
 
 // known are the frames that need not be stored again: those of the packs that the
-// base refers to, and those that this backup has stored so far. It takes 36 bytes
-// per frame and 6 to 12 for finding it by its hash.
+// base refers to, and those that this backup has stored so far. It takes 20 bytes
+// per frame and 6 to 12 for finding it by its print.
 //
 // Packs are numbered in the order in which they were begun, the base's first, so
 // that a row of the base's pack table is the number of the pack. One goroutine
@@ -24,7 +23,7 @@ type known struct {
 	mu     sync.RWMutex
 	chunks [][]knownFrame // all but the last are full; never moved, so that nothing is copied when they grow
 	count  int
-	slots  []uint32 // open addressing by hash: frame + 1, or 0
+	slots  []uint32 // open addressing by print: frame + 1, or 0
 }
 
 type knownPack struct {
@@ -33,7 +32,7 @@ type knownPack struct {
 }
 
 type knownFrame struct {
-	sum   [32]byte
+	print container.Print
 	plain uint32
 }
 
@@ -74,7 +73,7 @@ func (k *known) add(f container.Frame) int {
 		k.chunks = append(k.chunks, make([]knownFrame, 0, chunkFrames))
 	}
 	last := &k.chunks[len(k.chunks)-1]
-	*last = append(*last, knownFrame{sum: f.Sum, plain: f.Plain})
+	*last = append(*last, knownFrame{print: f.Print, plain: f.Plain})
 	k.count++
 	if 3*k.count > 2*len(k.slots) {
 		k.grow()
@@ -94,28 +93,28 @@ func (k *known) grow() {
 
 // enter makes a frame findable, unless an equal one is: then that serves.
 func (k *known) enter(i int) {
-	if at, found := k.slot(&k.frame(i).sum); !found {
+	if at, found := k.slot(k.frame(i).print); !found {
 		k.slots[at] = uint32(i + 1)
 	}
 }
 
-// slot returns where a hash is, or where it would be.
-func (k *known) slot(sum *[32]byte) (at int, found bool) {
+// slot returns where a print is, or where it would be.
+func (k *known) slot(print container.Print) (at int, found bool) {
 	mask := len(k.slots) - 1
-	at = int(binary.LittleEndian.Uint64(sum[:])) & mask
+	at = int(binary.LittleEndian.Uint64(print[:])) & mask
 	for ; k.slots[at] != 0; at = (at + 1) & mask {
-		if bytes.Equal(k.frame(int(k.slots[at] - 1)).sum[:], sum[:]) {
+		if k.frame(int(k.slots[at]-1)).print == print {
 			return at, true
 		}
 	}
 	return at, false
 }
 
-// find returns the frame whose plain bytes have this hash.
-func (k *known) find(sum [32]byte) (int, bool) {
+// find returns the frame whose plain bytes have this print.
+func (k *known) find(print container.Print) (int, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	at, found := k.slot(&sum)
+	at, found := k.slot(print)
 	if !found {
 		return 0, false
 	}

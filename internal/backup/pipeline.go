@@ -18,19 +18,21 @@ import (
 // order in which they are added. One goroutine adds, several hash and encode, one
 // writes. The number of frames under way is fixed; when all are, add waits.
 //
-// A frame is hashed first. When an equal one is stored already, in the packs of
+// A print of a frame is taken first. When an equal one is stored already, in the packs of
 // the base or of this backup, it is referred to and neither encoded nor stored.
 type pipeline struct {
-	repo   *repo.Repository
-	label  repo.Label
-	codec  container.Codec
-	limit  int64 // of a pack
-	stage  storage.Stage
-	rows   *repo.ManifestWriter
-	known  *known
-	free   chan *frame // owned by the receiver of a frame until it is put back
-	encode chan *frame
-	write  chan *frame // same frames, in order
+	repo    *repo.Repository
+	label   repo.Label
+	codec   container.Codec
+	limit   int64 // of a pack
+	stage   storage.Stage
+	rows    *repo.ManifestWriter
+	known   *known
+	printer *container.Printer
+	check   func(*frame) error // of a frame that is not known, before it is encoded; may be nil
+	free    chan *frame        // owned by the receiver of a frame until it is put back
+	encode  chan *frame
+	write   chan *frame // same frames, in order
 
 	wg     sync.WaitGroup
 	cancel context.CancelCauseFunc
@@ -93,13 +95,18 @@ type layout struct {
 	workers int
 	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
 	pack    int64 // stored bytes at which a pack is closed
+	check   func(*frame) error
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
 func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
-	p := &pipeline{repo: r, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
+	printer, err := r.Printer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{repo: r, printer: printer, check: l.check, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range frames {
@@ -239,13 +246,19 @@ func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
 	if f.zero = allZero(f.plain); f.zero {
 		return nil
 	}
-	sum := container.Sum(f.plain)
-	at, found := p.known.find(sum)
+	print := p.printer.Print(f.plain)
+	at, found := p.known.find(print)
 	if f.known = at; found {
 		return nil
 	}
 	f.known = -1
-	f.stored, f.index, err = enc.AppendSummed(f.stored[:0], f.plain, sum)
+	if p.check != nil {
+		if err := p.check(f); err != nil {
+			return err
+		}
+	}
+	f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)
+	f.index.Print = print
 	return err
 }
 
@@ -313,7 +326,7 @@ func (p *pipeline) writeFrame(f *frame) error {
 func (p *pipeline) place(f *frame) error {
 	// An equal frame may have been stored since the encoder looked.
 	if f.known < 0 {
-		if at, found := p.known.find(f.index.Sum); found {
+		if at, found := p.known.find(f.index.Print); found {
 			f.known = at
 		}
 	}

@@ -189,7 +189,7 @@ type opened struct {
 }
 
 // open walks the tree in a goroutine of its own, which ends with ctx.
-func (j *job) open(ctx context.Context, r *reading, pages *datadir.Pages) <-chan opened {
+func (j *job) open(ctx context.Context, r *reading) <-chan opened {
 	out := make(chan opened, opensAhead)
 	send := func(o opened) error {
 		select {
@@ -208,7 +208,7 @@ func (j *job) open(ctx context.Context, r *reading, pages *datadir.Pages) <-chan
 			o := opened{file: f}
 			if f.Kind == datadir.Regular && f.Path != datadir.ControlFile {
 				var err error
-				if o.reader, err = datadir.Open(ctx, r.tree, f, pages); errors.Is(err, fs.ErrNotExist) {
+				if o.reader, err = datadir.Open(ctx, r.tree, f); errors.Is(err, fs.ErrNotExist) {
 					return nil // dropped since it was listed; WAL says so too
 				} else if err != nil {
 					return err

@@ -61,12 +61,16 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	}
 	total := r.total(ctx)
 	j.summary.FrameBytes = j.frameBytes(total)
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, j.layout(), j.known, j.stage, j.rows)
+	l := j.layout()
+	if pages != nil {
+		l.check = func(f *frame) error { return checkPages(ctx, r.tree, pages, f) }
+	}
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
 	if err != nil {
 		return nil, err
 	}
 	f := &files{pipe: pipe, received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
-	t := &treeBackup{job: j, reading: r, files: f, pages: pages, pace: newPace(j.MaxRate)}
+	t := &treeBackup{job: j, reading: r, files: f, pace: newPace(j.MaxRate)}
 	if err := t.run(ctx, conn); err != nil {
 		pipe.abort(err)
 		if cause := context.Cause(pipe.ctx); cause != nil {
@@ -78,8 +82,22 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if err != nil {
 		return nil, err
 	}
+	if pages != nil && pages.Bad > 0 {
+		return nil, &CorruptError{Pages: pages.Bad, Found: pages.Found}
+	}
 	j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", pipe.reused, "stored", stored)
 	return packs, j.conclude(f, stored+t.written)
+}
+
+// checkPages checks the pages in a frame. Those of a frame that an earlier backup
+// has were checked then.
+func checkPages(ctx context.Context, tree datadir.Tree, pages *datadir.Pages, f *frame) error {
+	for _, pc := range f.pieces {
+		if err := pages.Check(ctx, tree, pc.of.file.Path, pc.offset, f.plain[pc.skip:][:pc.length]); err != nil {
+			return fmt.Errorf("check %s: %w", pc.of.file.Path, err)
+		}
+	}
+	return nil
 }
 
 // A treeBackup reads one tree.
@@ -87,7 +105,6 @@ type treeBackup struct {
 	*job
 	reading *reading
 	files   *files
-	pages   *datadir.Pages
 
 	pace    *pace
 	upload  storage.Upload
@@ -103,9 +120,6 @@ func (t *treeBackup) run(ctx context.Context, conn *pgrepl.Conn) error {
 	}
 	if err := t.readAll(ctx); err != nil {
 		return err
-	}
-	if p := t.pages; p != nil && p.Bad > 0 {
-		return &CorruptError{Pages: p.Bad, Found: p.Found}
 	}
 	end, err := t.reading.end(ctx)
 	if err != nil {
@@ -125,7 +139,7 @@ func (t *treeBackup) run(ctx context.Context, conn *pgrepl.Conn) error {
 // readAll reads everything but backup_label.
 func (t *treeBackup) readAll(parent context.Context) error {
 	ctx, stop := context.WithCancel(parent)
-	files := t.open(ctx, t.reading, t.pages)
+	files := t.open(ctx, t.reading)
 	defer func() {
 		stop()
 		for o := range files { // until the goroutine has ended

@@ -35,8 +35,9 @@ const (
 // Index, a skippable frame that ends the file:
 //
 //	 0  4  0x184D2A51, magic of a skippable frame
-//	 4  4  40 n + 40, length of what follows; 16 more with a cipher
-//	 8     n entries of 40 bytes: plain length (4), stored length (4), SHA-256 of the plain bytes (32);
+//	 4  4  56 n + 40, length of what follows; 16 more with a cipher
+//	 8     n entries of 56 bytes: plain length (4), stored length (4), SHA-256 of the plain bytes (32),
+//	       their print (16), which is zero but in packs;
 //	       with a cipher they are one AES-GCM message, which ends in a tag of 16 bytes
 //	       trailer:
 //	 0  8  position of the index frame in the file
@@ -48,7 +49,7 @@ const (
 //	32  8  "atenomgp"
 const (
 	indexMagic   = 0x184D2A51
-	entrySize    = 40
+	entrySize    = 56
 	trailerSize  = 40
 	trailerMagic = "atenomgp"
 )
@@ -159,17 +160,20 @@ type Frame struct {
 	Plain  uint32            // length of the plain bytes
 	Stored uint32            // length in the file
 	Sum    [sha256.Size]byte // SHA-256 of the plain bytes
+	Print  Print             // by which an equal frame is found; zero for none
 }
 
 func (f Frame) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, f.Plain)
 	dst = binary.LittleEndian.AppendUint32(dst, f.Stored)
-	return append(dst, f.Sum[:]...)
+	dst = append(dst, f.Sum[:]...)
+	return append(dst, f.Print[:]...)
 }
 
 func parseFrame(b []byte) Frame {
 	f := Frame{Plain: binary.LittleEndian.Uint32(b), Stored: binary.LittleEndian.Uint32(b[4:])}
 	copy(f.Sum[:], b[8:])
+	copy(f.Print[:], b[8+sha256.Size:])
 	return f
 }
 

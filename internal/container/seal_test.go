@@ -132,8 +132,8 @@ func TestSealedFormatIsAsDocumented(t *testing.T) {
 	at := 64 + len(plain) + 16
 	data = binary.LittleEndian.AppendUint64(data, 1)
 	data = binary.LittleEndian.AppendUint64(data, uint64(at))
-	entry, err := gcm.Open(nil, []byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}, b[at+8:at+8+40+16], data)
-	if sum := sha256.Sum256(plain); err != nil || !bytes.Equal(entry[8:], sum[:]) {
+	entry, err := gcm.Open(nil, []byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}, b[at+8:at+8+56+16], data)
+	if sum := sha256.Sum256(plain); err != nil || !bytes.Equal(entry[8:40], sum[:]) {
 		t.Fatalf("index: %x, %v", entry, err)
 	}
 }

@@ -1,0 +1,32 @@
+package repo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+)
+
+// printObject holds the key of the prints in the packs' indexes.
+const printObject = "print"
+
+// Printer returns the printer of the repository, whose key it makes when there is
+// none. The caller holds [Repository.Lock].
+func (r *Repository) Printer(ctx context.Context) (*container.Printer, error) {
+	b, err := r.ReadRecord(ctx, printObject, 4096)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = make([]byte, container.PrintKeySize)
+		_, _ = rand.Read(b) // never fails
+		err = r.PutRecord(ctx, OwnerJob, printObject, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(b) != container.PrintKeySize {
+		return nil, &container.DamagedError{Object: printObject, Frame: -1, Err: fmt.Errorf("%d bytes, want %d", len(b), container.PrintKeySize)}
+	}
+	return container.NewPrinter([container.PrintKeySize]byte(b))
+}
