@@ -17,7 +17,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/walpage"
 )
 
-// A Filler fills recorded holes from a directory to which another program
+// A Filler fills holes, before and after they are recorded, from a directory to which another program
 // archives the same server: segments under their own names, plain or with the
 // suffix .gz, .zst, .lz4 or .bz2. It only reads there.
 //
@@ -107,6 +107,32 @@ func (f *Filler) fill(ctx context.Context) error {
 		errs = append(errs, f.hole(ctx, h, walpage.Want{System: system, Timeline: h.Timeline, Size: size}, there))
 	}
 	return errors.Join(errs...)
+}
+
+// before takes what it can of a hole that is not recorded yet, and reports whether
+// all of it is stored then.
+func (f *Filler) before(ctx context.Context, h repo.Hole, size pg.SegmentSize) (bool, error) {
+	if f == nil {
+		return false, nil
+	}
+	system, err := f.Repo.SystemIdentifier(ctx)
+	if err != nil {
+		return false, err
+	}
+	there, err := f.files()
+	if err != nil {
+		return false, err
+	}
+	want := walpage.Want{System: system, Timeline: h.Timeline, Size: size}
+	if err := f.hole(ctx, h, want, there); err != nil {
+		return false, err
+	}
+	for at := size.Start(h.From); at < h.To; at += pg.LSN(size) {
+		if have, err := f.Repo.HasSegment(ctx, pg.SegmentName(h.Timeline, at, size)); !have || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // segmentSize returns the size of a stored segment, 0 when there is none.

@@ -67,9 +67,6 @@ func (r *Receiver) members() []pgrepl.Params {
 
 // jump records that WAL is gone, so that the next session begins after it.
 func (r *Receiver) jump(ctx context.Context, gone *RemovedError, to offer) error {
-	if !r.PassHoles {
-		return gone
-	}
 	from, err := r.received(ctx, gone, to.size)
 	if err != nil {
 		return errors.Join(gone, err)
@@ -81,9 +78,19 @@ func (r *Receiver) jump(ctx context.Context, gone *RemovedError, to offer) error
 	if to.lost {
 		cause = repo.CauseSlotLost
 	}
+	h := repo.Hole{Timeline: gone.Timeline, From: from, To: to.lsn, Cause: cause, NoticedAt: time.Now().UTC(), By: "wal receiver"}
+	filled, err := r.Filler.before(ctx, h, to.size)
+	switch {
+	case filled:
+		return nil
+	case err != nil:
+		r.Log.Error("fill from the archive directory", "file", r.Filler.Dir, "err", err)
+	}
+	if !r.PassHoles {
+		return gone
+	}
 	// Durable before the first byte after it, so that no archive ever looks
 	// continuous where it is not.
-	h := repo.Hole{Timeline: gone.Timeline, From: from, To: to.lsn, Cause: cause, NoticedAt: time.Now().UTC(), By: "wal receiver"}
 	if err := r.Repo.RecordHole(ctx, h); err != nil {
 		return errors.Join(gone, err)
 	}

@@ -41,6 +41,9 @@ type Receiver struct {
 	// PassHoles makes the receiver go on after WAL that is gone for good, once the
 	// hole is recorded. Otherwise it reports the hole and tries for ever.
 	PassHoles bool
+	// Filler is asked for WAL that the servers do not have any more; nil for none.
+	// Somebody else runs it.
+	Filler *Filler
 	// ShipTo is a directory that gets a second copy of every stored segment; empty
 	// for none. The copy is plain, but sealed when the repository is, unless ShipPlain is set.
 	ShipTo    string

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,6 +145,34 @@ func TestReceiverStopsAtAHoleWhenToldTo(t *testing.T) {
 	if holes, err := r.Holes(context.Background()); err != nil || len(holes) != 0 {
 		t.Errorf("a hole that was not passed is recorded: %v, %v", holes, err)
 	}
+}
+
+// WAL that the server has removed lies in the directory of another archive: it is
+// taken from there, and there is no hole, not even for a receiver that passes none.
+func TestReceiverFillsFromAnotherArchive(t *testing.T) {
+	dir := t.TempDir()
+	pgtest.Own(t, dir)
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1, Settings: map[string]string{
+		"max_wal_size": "4MB", "min_wal_size": "2MB", "max_slot_wal_keep_size": "1MB", "wal_keep_size": "0",
+		"archive_mode": "on", "archive_command": "cp %p " + dir + "/%f"}})
+	r := newRepo(t)
+	rc := func() *Receiver {
+		return &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3,
+			Filler: &Filler{Repo: r, Dir: dir, Codec: container.Zstd, Level: 3, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}}
+	}
+	m, stop := run(t, rc())
+	m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 })
+	stop()
+	loseWAL(t, s)
+	s.WaitFor(t, "(SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'pgmoneta') = 'lost'")
+	end := lsn(t, s)
+	m, stop = run(t, rc())
+	m.wait(t, "all WAL", func(m seen) bool { return m.flushed >= end })
+	stop()
+	if holes, err := r.Holes(context.Background()); err != nil || len(holes) != 0 {
+		t.Errorf("holes %v, %v", holes, err)
+	}
+	checkContinuous(t, r, mib)
 }
 
 func TestReceiverTellsTheStateOfItsSlot(t *testing.T) {

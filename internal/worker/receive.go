@@ -27,17 +27,16 @@ func (w *worker) receive(ctx context.Context) error {
 		ShipPlain: w.ShipPlain, ShipTo: w.ShipTo,
 		PassHoles: w.OnGap == job.GapBackup || w.OnGap == job.GapContinue, Monitor: m, Log: w.log,
 	}
-	defer w.fill(ctx)()
+	if w.FillFrom != "" {
+		r.Filler = &wal.Filler{Repo: w.repo, Dir: w.FillFrom, Codec: w.Codec, Level: w.Level, Log: w.log}
+		defer fill(ctx, r.Filler)()
+	}
 	return r.Run(ctx)
 }
 
-// fill fills holes from the archive directory, if there is one, until stop is called.
-func (w *worker) fill(ctx context.Context) (stop func()) {
-	if w.FillFrom == "" {
-		return func() {}
-	}
+// fill fills recorded holes until stop is called.
+func fill(ctx context.Context, f *wal.Filler) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	f := wal.Filler{Repo: w.repo, Dir: w.FillFrom, Codec: w.Codec, Level: w.Level, Log: w.log}
 	var wg sync.WaitGroup
 	wg.Go(func() { f.Run(ctx) })
 	return func() { cancel(); wg.Wait() }
