@@ -102,7 +102,7 @@ type layout struct {
 func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
-	printer, err := r.Printer(ctx)
+	printer, err := r.NewPrinter(ctx)
 	if err != nil {
 		return nil, err
 	}

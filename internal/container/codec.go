@@ -143,8 +143,13 @@ type Decoder struct {
 func NewDecoder() *Decoder { return &Decoder{} }
 
 // Decode appends the plain bytes of one stored frame to dst. It checks length
-// and hash against the index entry.
+// and SHA-256 against the index entry.
 func (d *Decoder) Decode(dst []byte, codec Codec, f Frame, stored []byte) ([]byte, error) {
+	return d.decodeChecked(dst, codec, f, stored, nil)
+}
+
+// decodeChecked checks the print instead of the SHA-256 if it can.
+func (d *Decoder) decodeChecked(dst []byte, codec Codec, f Frame, stored []byte, p *Printer) ([]byte, error) {
 	before := len(dst)
 	out, err := d.decode(dst, codec, f, stored)
 	if err != nil {
@@ -154,7 +159,12 @@ func (d *Decoder) Decode(dst []byte, codec Codec, f Frame, stored []byte) ([]byt
 	if len(plain) != int(f.Plain) {
 		return dst, fmt.Errorf("has %d plain bytes, index says %d", len(plain), f.Plain)
 	}
-	if sha256.Sum256(plain) != f.Sum {
+	switch {
+	case p != nil && f.Print != Print{}:
+		if p.Print(plain) != f.Print {
+			return dst, errors.New("print differs from the index")
+		}
+	case sha256.Sum256(plain) != f.Sum:
 		return dst, errors.New("SHA-256 differs from the index")
 	}
 	return out, nil

@@ -22,6 +22,10 @@ type PackSet struct {
 	refs  []PackRef
 	limit int
 
+	// Printer checks the frames if it is set before the first use; else their
+	// SHA-256 does.
+	Printer *container.Printer
+
 	mu    sync.Mutex
 	clock int
 	open  map[int]*openPack
@@ -63,6 +67,7 @@ func (p *PackSet) acquire(ctx context.Context, i int) (*openPack, error) {
 	if err != nil {
 		return nil, err
 	}
+	reader.UsePrinter(p.Printer)
 	p.evict()
 	o := &openPack{object: object, reader: reader, used: p.clock, users: 1}
 	p.open[i] = o

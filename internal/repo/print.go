@@ -13,14 +13,11 @@ import (
 // printObject holds the key of the prints in the packs' indexes.
 const printObject = "print"
 
-// Printer returns the printer of the repository, whose key it makes when there is
-// none. The caller holds [Repository.Lock].
+// Printer returns the printer of the repository, nil when it has none yet.
 func (r *Repository) Printer(ctx context.Context) (*container.Printer, error) {
 	b, err := r.ReadRecord(ctx, printObject, 4096)
 	if errors.Is(err, fs.ErrNotExist) {
-		b = make([]byte, container.PrintKeySize)
-		_, _ = rand.Read(b) // never fails
-		err = r.PutRecord(ctx, OwnerJob, printObject, b)
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
@@ -29,4 +26,19 @@ func (r *Repository) Printer(ctx context.Context) (*container.Printer, error) {
 		return nil, &container.DamagedError{Object: printObject, Frame: -1, Err: fmt.Errorf("%d bytes, want %d", len(b), container.PrintKeySize)}
 	}
 	return container.NewPrinter([container.PrintKeySize]byte(b))
+}
+
+// NewPrinter returns the printer of the repository, whose key it makes when there is
+// none. The caller holds [Repository.Lock].
+func (r *Repository) NewPrinter(ctx context.Context) (*container.Printer, error) {
+	p, err := r.Printer(ctx)
+	if p != nil || err != nil {
+		return p, err
+	}
+	var key [container.PrintKeySize]byte
+	_, _ = rand.Read(key[:]) // never fails
+	if err := r.PutRecord(ctx, OwnerJob, printObject, key[:]); err != nil {
+		return nil, err
+	}
+	return container.NewPrinter(key)
 }

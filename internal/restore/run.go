@@ -119,6 +119,9 @@ func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modi
 			j.progress("Restore", done, j.plan.FileBytes)
 		}}
 	defer w.packs.Close()
+	if w.packs.Printer, err = j.plan.repo.Printer(ctx); err != nil {
+		j.Log.Warn("frames are checked by their SHA-256 instead of their prints", "err", err)
+	}
 	if err := w.run(ctx); err != nil {
 		return nil, time.Time{}, nil, err
 	}
