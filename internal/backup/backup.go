@@ -201,19 +201,10 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if j.summary.Overlaid {
 		f.base = j.base
 	}
-	if err := j.archives(bb, f); err != nil {
-		pipe.abort(err)
-		// What broke the pipeline explains more than the read that it stopped.
-		if cause := context.Cause(pipe.ctx); cause != nil {
-			err = cause
-		}
-		return nil, err
-	}
-	packs, stored, err := pipe.finish()
+	packs, stored, err := j.store(f, func() error { return j.archives(bb, f) })
 	if err != nil {
 		return nil, err
 	}
-	j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", pipe.reused, "stored", stored)
 	manifestBytes, err := j.manifest(ctx, bb, f)
 	if err != nil {
 		return nil, err
@@ -223,6 +214,25 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	}
 	j.summary.StoppedAt = j.Now().UTC()
 	return packs, j.conclude(f, stored+manifestBytes)
+}
+
+// store runs the pipeline of f while read fills it, and returns the pack table and
+// the stored bytes.
+func (j *job) store(f *files, read func() error) ([]repo.PackRef, int64, error) {
+	if err := read(); err != nil {
+		f.pipe.abort(err)
+		// What broke the pipeline explains more than the read that it stopped.
+		if cause := context.Cause(f.pipe.ctx); cause != nil {
+			err = cause
+		}
+		return nil, 0, err
+	}
+	packs, stored, err := f.pipe.finish()
+	if err != nil {
+		return nil, 0, err
+	}
+	j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", f.pipe.reused, "stored", stored)
+	return packs, stored, nil
 }
 
 // wire returns the codec in which the server sends its archives.

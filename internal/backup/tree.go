@@ -71,21 +71,13 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	}
 	f := &files{pipe: pipe, received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
 	t := &treeBackup{job: j, reading: r, files: f, pace: newPace(j.MaxRate)}
-	if err := t.run(ctx, conn); err != nil {
-		pipe.abort(err)
-		if cause := context.Cause(pipe.ctx); cause != nil {
-			err = cause
-		}
-		return nil, err
-	}
-	packs, stored, err := pipe.finish()
+	packs, stored, err := j.store(f, func() error { return t.run(ctx, conn) })
 	if err != nil {
 		return nil, err
 	}
 	if pages != nil && pages.Bad > 0 {
 		return nil, &CorruptError{Pages: pages.Bad, Found: pages.Found}
 	}
-	j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", pipe.reused, "stored", stored)
 	return packs, j.conclude(f, stored+t.written)
 }
 
