@@ -75,6 +75,7 @@ type Main struct {
 	MaxRate          int64
 	BackupSource     BackupSource
 	CrossCheck       int // percent of the blocks that were not sent to compare in an incremental backup
+	JobNice          int // by how much job workers are nicer than the daemon; 0 leaves all priorities
 	Progress         bool
 	StorageEngines   StorageEngine
 	Encryption       Encryption
@@ -195,6 +196,7 @@ func Defaults(home string) Main {
 		Compression:        Compression{Codec: Zstd},
 		BackupSource:       BackupSourceAuto,
 		CrossCheck:         1,
+		JobNice:            10,
 		CompressionLevel:   3,
 		WALFlushInterval:   200 * time.Millisecond,
 		StorageEngines:     StorageLocal,

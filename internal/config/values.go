@@ -165,6 +165,17 @@ func parsePercent(value string) (int, error) {
 	return n, nil
 }
 
+func parseNice(value string) (int, error) {
+	n, err := parseInt32(value)
+	if err != nil {
+		return 0, err
+	}
+	if n < 0 || n > 19 {
+		return 0, errors.New("a nice value of jobs is a number from 0 to 19")
+	}
+	return n, nil
+}
+
 // parsePort reads a TCP port; 0 means that there is none.
 func parsePort(value string) (int, error) {
 	n, err := parseInt(value)

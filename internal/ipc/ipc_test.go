@@ -9,10 +9,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +41,8 @@ type about struct {
 	FDs     []string
 	Segment string
 	Log     string
+	Nice    []int // of each thread
+	IO      []int // I/O priority of each thread
 }
 
 // playWorker answers messages until its supervisor is gone.
@@ -76,6 +82,7 @@ func tellAbout(segment, log *os.File) about {
 	comm, _ := os.ReadFile("/proc/self/comm")
 	a.Comm = strings.TrimSpace(string(comm))
 	a.FDs = descriptors(os.Getpid())
+	a.Nice, a.IO = priorities()
 	for _, f := range []struct {
 		file *os.File
 		text *string
@@ -87,6 +94,18 @@ func tellAbout(segment, log *os.File) about {
 		}
 	}
 	return a
+}
+
+// priorities returns those of every thread of this process.
+func priorities() (nice, io []int) {
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, e := range threads {
+		thread, _ := strconv.Atoi(e.Name())
+		raw, _ := unix.Getpriority(unix.PRIO_PROCESS, thread)
+		prio, _, _ := unix.Syscall(unix.SYS_IOPRIO_GET, ioprioWhoProcess, uintptr(thread), 0)
+		nice, io = append(nice, 20-raw), append(io, int(prio))
+	}
+	return nice, io
 }
 
 // descriptors lists what a process has open, without the runtime's own.
@@ -172,6 +191,35 @@ func TestWorkerInheritsExactlyWhatItIsGiven(t *testing.T) {
 	// Descriptor 3 was duplicated by the net package and closed.
 	if len(a.FDs) != 6 {
 		t.Errorf("open descriptors: %q, want 6", a.FDs)
+	}
+}
+
+// Every thread of a nice worker is nice, and none of ours has become it.
+func TestNiceWorkerLeavesSupervisorAsItIs(t *testing.T) {
+	before, _ := priorities()
+	for _, tt := range []struct{ nice, want, io int }{
+		{0, before[0], 0},
+		{10, min(before[0]+10, leastNice), ioprioBestEffort | ioprioLowest},
+		{40, leastNice, ioprioBestEffort | ioprioLowest},
+	} {
+		p := startWorker(t, Spec{Nice: tt.nice})
+		var got about
+		ask(t, p.Conn(), "about", nil, &got)
+		other := func(want int) func(int) bool { return func(n int) bool { return n != want } }
+		if slices.ContainsFunc(got.Nice, other(tt.want)) {
+			t.Errorf("nice %d: the threads have %v, want %d", tt.nice, got.Nice, tt.want)
+		}
+		if tt.nice > 0 && slices.ContainsFunc(got.IO, other(tt.io)) {
+			t.Errorf("nice %d: the threads have I/O priorities %v, want %d", tt.nice, got.IO, tt.io)
+		}
+	}
+	// The threads that started them end in their own time.
+	deadline := time.Now().Add(10 * time.Second)
+	for after, _ := priorities(); slices.Max(after) > before[0]; after, _ = priorities() {
+		if time.Now().After(deadline) {
+			t.Fatalf("our threads had %v and have %v", before, after)
+		}
+		runtime.Gosched()
 	}
 }
 

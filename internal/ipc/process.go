@@ -39,6 +39,7 @@ type Spec struct {
 	Name    string   // name of the main thread, cut to 15 bytes; empty keeps that of the binary
 	Segment *os.File // shared segment, may be nil
 	Log     *os.File // log file, may be nil
+	Nice    int      // added to our own nice value; from 1 on its I/O comes last too. 0 keeps both
 	Env     []string // further environment, "NAME=value"; never secrets
 
 	// OnStderr is called for each line the worker prints instead of logging, such as those of a panic. Calls come from one goroutine,
@@ -96,7 +97,7 @@ func start(spec Spec, control *os.File) (*Process, error) {
 	// Descriptors that our own parents left open without O_CLOEXEC are not for the worker. Kernels before 5.11 do not know this
 	// call; there they are inherited, as everywhere.
 	_ = unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	err = cmd.Start()
+	err = startNice(cmd, spec.Nice)
 	_ = writer.Close()
 	if err != nil {
 		_ = reader.Close()

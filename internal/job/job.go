@@ -89,6 +89,7 @@ type Start struct {
 	Cipher  container.Cipher
 	Master  vault.MasterWire // zero for none
 	Keyless string           // why there is no master key
+	Nice    int              // by how much the process is nicer than the supervisor; jobs only
 	Workers int
 	MaxRate int64  // bytes per second, 0 = unlimited
 	Source  string // word of backup_source

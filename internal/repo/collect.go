@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 )
 
 // Delete removes a backup: its manifest first, so that it is no longer listed,
@@ -93,9 +95,11 @@ func (r *Repository) needed(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	var s container.Scratch
+	defer s.Close()
 	needed := map[string]bool{}
 	for _, l := range labels {
-		m, err := r.OpenManifest(ctx, l)
+		m, err := r.openManifest(ctx, l, &s)
 		if err != nil {
 			return nil, fmt.Errorf("nothing is removed while a manifest cannot be read: %w", err)
 		}

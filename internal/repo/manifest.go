@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -111,22 +112,34 @@ type Extent struct {
 
 // MarshalJSON implements [json.Marshaler].
 func (e Extent) MarshalJSON() ([]byte, error) {
-	return json.Marshal([5]int64{e.Offset, e.Length, int64(e.Pack), int64(e.Frame), e.Skip})
+	b := make([]byte, 0, 48)
+	for i, n := range [...]int64{e.Offset, e.Length, int64(e.Pack), int64(e.Frame), e.Skip} {
+		b = append(b, "[,,,,"[i])
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return append(b, ']'), nil
 }
 
-// UnmarshalJSON implements [json.Unmarshaler].
+// UnmarshalJSON implements [json.Unmarshaler]. It is most of the work of reading a manifest.
 func (e *Extent) UnmarshalJSON(b []byte) error {
-	var a []int64
-	if err := json.Unmarshal(b, &a); err != nil {
-		return err
+	const numbers = 5
+	b, array := bytes.CutPrefix(b, []byte("["))
+	b, closed := bytes.CutSuffix(b, []byte("]"))
+	if n := bytes.Count(b, []byte(",")) + 1; !array || !closed || n != numbers {
+		return fmt.Errorf("extent of %d numbers, want %d", n, numbers)
 	}
-	if len(a) != 5 {
-		return fmt.Errorf("extent of %d numbers, want 5", len(a))
-	}
-	for _, n := range a {
+	var a [numbers]int64
+	for i := range a {
+		var number []byte
+		number, b, _ = bytes.Cut(b, []byte(","))
+		n, err := strconv.ParseInt(string(bytes.TrimSpace(number)), 10, 64)
+		if err != nil {
+			return err
+		}
 		if n < 0 || n > 1<<50 {
 			return fmt.Errorf("extent with number %d", n)
 		}
+		a[i] = n
 	}
 	*e = Extent{Offset: a[0], Length: a[1], Pack: int(a[2]), Frame: int(a[3]), Skip: a[4]}
 	return nil
@@ -242,35 +255,39 @@ type Manifest struct {
 
 // OpenManifest opens the manifest of label and reads its summary and pack table.
 func (r *Repository) OpenManifest(ctx context.Context, label Label) (*Manifest, error) {
-	m, err := r.openSummary(ctx, label)
+	var s container.Scratch
+	defer s.Close()
+	return r.openManifest(ctx, label, &s)
+}
+
+func (r *Repository) openManifest(ctx context.Context, label Label, s *container.Scratch) (*Manifest, error) {
+	m, err := r.openSummary(ctx, label, s)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.readPacks(); err != nil {
+	if err := m.readPacks(s); err != nil {
 		_ = m.Close()
 		return nil, m.damaged(err)
 	}
 	return m, nil
 }
 
-func (r *Repository) openSummary(ctx context.Context, label Label) (*Manifest, error) {
+func (r *Repository) openSummary(ctx context.Context, label Label, s *container.Scratch) (*Manifest, error) {
 	c, o, err := r.OpenContainer(ctx, manifestName(label), container.Manifest)
 	if err != nil {
 		return nil, err
 	}
 	m := &Manifest{object: o, reader: c}
-	if err := m.readSummary(label); err != nil {
+	if err := m.readSummary(label, s); err != nil {
 		_ = o.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *Manifest) readSummary(label Label) error {
-	var s container.Scratch
-	defer s.Close()
+func (m *Manifest) readSummary(label Label, s *container.Scratch) error {
 	last := m.reader.Frames() - 1
-	b, err := m.reader.ReadFrame(last, &s)
+	b, err := m.reader.ReadFrame(last, s)
 	if err != nil {
 		return err
 	}
@@ -296,8 +313,8 @@ func (m *Manifest) damaged(err error) error {
 	return &container.DamagedError{Object: m.reader.Name(), Frame: -1, Err: err}
 }
 
-func (m *Manifest) readPacks() error {
-	rows := m.lines(m.Summary.PackFrame, m.reader.Frames()-1)
+func (m *Manifest) readPacks(s *container.Scratch) error {
+	rows := m.lines(m.Summary.PackFrame, m.reader.Frames()-1, s)
 	for line, err := range rows {
 		if err != nil {
 			return err
@@ -314,7 +331,9 @@ func (m *Manifest) readPacks() error {
 // Files yields the files in the order they were added. After an error it stops.
 func (m *Manifest) Files() iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
-		for line, err := range m.lines(0, m.Summary.PackFrame) {
+		var s container.Scratch
+		defer s.Close()
+		for line, err := range m.lines(0, m.Summary.PackFrame, &s) {
 			var f File
 			if err == nil {
 				err = json.Unmarshal(line, &f)
@@ -350,10 +369,9 @@ func (m *Manifest) check(f File) error {
 }
 
 // lines yields the lines in frames [from, to). A line is valid until the next.
-func (m *Manifest) lines(from, to int) iter.Seq2[[]byte, error] {
+func (m *Manifest) lines(from, to int, s *container.Scratch) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		in := &frameReader{r: m.reader, next: from, end: to}
-		defer in.s.Close()
+		in := &frameReader{r: m.reader, s: s, next: from, end: to}
 		scan := bufio.NewScanner(in)
 		scan.Buffer(make([]byte, 0, 64<<10), lineLimit)
 		for scan.Scan() {
@@ -369,7 +387,7 @@ func (m *Manifest) lines(from, to int) iter.Seq2[[]byte, error] {
 
 type frameReader struct {
 	r         *container.Reader
-	s         container.Scratch
+	s         *container.Scratch
 	next, end int
 	rest      []byte
 }
@@ -380,7 +398,7 @@ func (f *frameReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		var err error
-		if f.rest, err = f.r.ReadFrame(f.next, &f.s); err != nil {
+		if f.rest, err = f.r.ReadFrame(f.next, f.s); err != nil {
 			return 0, err
 		}
 		f.next++

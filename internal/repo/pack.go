@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"fmt"
+	"sort"
 	"sync"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -102,9 +103,10 @@ func (p *PackSet) release(o *openPack) {
 func (p *PackSet) ReadAt(ctx context.Context, extents []Extent, b []byte, offset int64, s *container.Scratch) error {
 	clear(b)
 	end := offset + int64(len(b))
-	for _, x := range extents {
-		if x.Offset+x.Length <= offset || x.Offset >= end {
-			continue
+	first := sort.Search(len(extents), func(i int) bool { return extents[i].Offset+extents[i].Length > offset }) // they ascend
+	for _, x := range extents[first:] {
+		if x.Offset >= end {
+			break
 		}
 		if err := p.Use(ctx, x.Pack, func(r *container.Reader) error { return readExtent(r, x, b, offset, s) }); err != nil {
 			return err

@@ -9,9 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
@@ -136,22 +140,34 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Backup, 0, len(labels))
-	for _, l := range labels {
-		b := Backup{Label: l}
-		m, err := r.openSummary(ctx, l)
-		switch {
-		case err == nil:
-			b.Summary = m.Summary
-			_ = m.Close()
-		case errors.Is(err, fs.ErrNotExist):
-			continue // deleted while we look
-		default:
-			b.Err = err
-		}
-		list = append(list, b)
+	list := make([]Backup, len(labels))
+	var next atomic.Int64
+	var listers sync.WaitGroup
+	for range min(maxListers, len(labels)) {
+		listers.Go(func() {
+			var s container.Scratch // one for many, because its buffers are much larger than a summary
+			defer s.Close()
+			for i := next.Add(1) - 1; i < int64(len(labels)); i = next.Add(1) - 1 {
+				list[i] = r.backup(ctx, labels[i], &s)
+			}
+		})
 	}
-	return list, nil
+	listers.Wait()
+	deletedWhileWeLook := func(b Backup) bool { return errors.Is(b.Err, fs.ErrNotExist) }
+	return slices.DeleteFunc(list, deletedWhileWeLook), nil
+}
+
+// maxListers is how many manifests are opened at once: listing waits for the disk.
+const maxListers = 4
+
+// backup returns the row of a backup.
+func (r *Repository) backup(ctx context.Context, l Label, s *container.Scratch) Backup {
+	m, err := r.openSummary(ctx, l, s)
+	if err != nil {
+		return Backup{Label: l, Err: err}
+	}
+	_ = m.Close()
+	return Backup{Label: l, Summary: m.Summary}
 }
 
 func (r *Repository) labels(ctx context.Context) ([]Label, error) {

@@ -66,8 +66,7 @@ func (m *Manifest) Index() (*RowIndex, error) {
 func (x *RowIndex) Close() { x.s.Close() }
 
 func (x *RowIndex) scan() error {
-	in := &frameReader{r: x.m.reader, end: x.m.Summary.PackFrame}
-	defer in.s.Close()
+	in := &frameReader{r: x.m.reader, s: &x.s, end: x.m.Summary.PackFrame}
 	scan := bufio.NewScanner(in)
 	scan.Buffer(make([]byte, 0, 64<<10), lineLimit)
 	for at := int64(0); scan.Scan(); at += int64(len(scan.Bytes())) + 1 {

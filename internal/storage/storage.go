@@ -18,6 +18,11 @@
 // A commit of several objects is not atomic: after a crash some may be visible
 // and others not. Callers write the object that gives the others meaning in a
 // stage of its own, afterwards.
+//
+// # Decorators
+//
+// [NewLimit] and [NewRetry] are engines over an engine. Retry goes outside, so
+// that what is repeated counts towards the rate.
 package storage
 
 import (
@@ -56,7 +61,9 @@ type Stage interface {
 	Create(ctx context.Context, name string) (Upload, error)
 
 	// Commit makes every finished object durable and visible, in the order
-	// of their creation. The stage is finished whatever it returns.
+	// of their creation. The stage is finished whatever it returns, but for a
+	// temporary error ([IsTemporary]): then it may be called again, and goes
+	// on with what is not visible yet.
 	Commit(ctx context.Context) error
 
 	// Abort drops the objects. After Commit it does nothing, so that it can

@@ -129,6 +129,10 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		others = append(others, pgrepl.Address(a))
 	}
 	target := map[config.Target]pgrepl.Target{config.TargetPrimary: pgrepl.Primary, config.TargetStandby: pgrepl.PreferStandby}[sc.Follows()]
+	nice := c.Main.JobNice
+	if kind == job.Receive {
+		nice = 0 // WAL comes first
+	}
 	return job.Start{
 		Kind: kind, Server: v.name, ServerSlot: v.index, BaseDir: c.Main.BaseDir,
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
@@ -137,7 +141,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain, FillFrom: c.WALArchive(sc),
 		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
-		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100,
+		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100,
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
 }
@@ -193,7 +197,7 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 	}
 	log := s.Log.With("server", start.Server)
 	child, err := s.Start(ipc.Spec{
-		Title: start.Title(), Name: name, Segment: s.Segment.File(), Log: file,
+		Title: start.Title(), Name: name, Segment: s.Segment.File(), Log: file, Nice: start.Nice,
 		OnStderr: func(line string) { log.Error("worker says", "worker", string(start.Kind), "line", line) },
 	})
 	if err != nil {

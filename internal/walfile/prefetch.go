@@ -224,5 +224,6 @@ func (f *filler) tidy() {
 	for name := range f.active {
 		keep[f.spool.key+"."+name+tempSuffix] = true
 	}
-	f.spool.tidy(func(name string) bool { return keep[name] })
+	// A delivery may be writing a want. Without it nobody would prepare what it asks for.
+	f.spool.tidy(func(name string) bool { return keep[name] || isNextWant(name) })
 }

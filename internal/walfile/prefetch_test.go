@@ -317,6 +317,30 @@ func TestPrefetcherSeesDeliveryWhileItEnds(t *testing.T) {
 	}
 }
 
+// A delivery asks for another timeline just when the prefetcher ends and tidies up:
+// if its want were removed while it is written, nobody would prepare that timeline.
+func TestPrefetcherLeavesWantBeingWritten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for i := range 3 {
+		b.store(name(1, i), content(name(1, i)))
+	}
+	s := b.spool()
+	b.must(s.setWant(want{key: s.key, segment: name(1, 0), size: testSegment, ahead: 1}))
+	next := s.path(wantName + ".1" + tempSuffix)
+	left := s.entry(name(1, 2)) + tempSuffix
+	b.must(os.WriteFile(next, nil, 0o600))
+	b.must(os.WriteFile(left, nil, 0o600))
+	p := Prefetcher{BaseDir: b.base, Server: testServer, Dir: s.dir, Linger: time.Millisecond}
+	b.must(p.Run(context.Background()))
+	if _, err := os.Stat(next); err != nil {
+		t.Errorf("the want being written: %v", err)
+	}
+	absent(t, left)
+	s.clear(context.Background())
+	absent(t, next)
+}
+
 // Deliveries that look at the same time do not take each other for a prefetcher.
 func TestLookingAtSpoolIsNotBeingBusy(t *testing.T) {
 	t.Parallel()

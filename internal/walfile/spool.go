@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -213,8 +214,13 @@ func (s *spool) prepare(ctx context.Context, a *archive, segment string, scratch
 	return os.Rename(temp, s.entry(segment))
 }
 
-// tidy removes everything but what keep accepts. The caller holds the lock. A
-// want being written may be among it; the next delivery writes another.
+// isNextWant reports whether a file of the spool is a want being written. One
+// that a killed delivery left stays until the spool is cleared.
+func isNextWant(name string) bool {
+	return strings.HasPrefix(name, wantName+".") && strings.HasSuffix(name, tempSuffix)
+}
+
+// tidy removes everything but what keep accepts. The caller holds the lock.
 func (s *spool) tidy(keep func(name string) bool) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

@@ -2,10 +2,14 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +41,8 @@ func Run(t *testing.T, newEngine func(t *testing.T) storage.Engine) {
 			t.Errorf("ReadAt(3) = %q, %v; size %d", b, err, o.Size())
 		}
 	})
+
+	t.Run("ranges", func(t *testing.T) { ranges(t, newEngine(t), put) })
 
 	t.Run("nothing is replaced", func(t *testing.T) {
 		e := newEngine(t)
@@ -121,6 +127,52 @@ func Run(t *testing.T, newEngine func(t *testing.T) storage.Engine) {
 		}
 	})
 
+	t.Run("listing is by the bytes of whole names", func(t *testing.T) {
+		e := newEngine(t)
+		want := []string{"B/x", "a-b/x", "a.b/x", "a/10", "a/9", "a/b/c", "a/b-c", "a/\u00e9", "a0", "b"}
+		for _, i := range rand.Perm(len(want)) {
+			put(t, e, want[i], want[i])
+		}
+		slices.Sort(want)
+		list, err := e.List(ctx, "")
+		var names []string
+		for _, i := range list {
+			names = append(names, i.Name)
+			if int(i.Size) != len(i.Name) {
+				t.Errorf("%s is listed with %d bytes", i.Name, i.Size)
+			}
+		}
+		if err != nil || !slices.Equal(names, want) {
+			t.Errorf("List() = %q, %v, want %q", names, err, want)
+		}
+	})
+
+	t.Run("more objects than fit a page of a remote engine are listed", func(t *testing.T) {
+		e := newEngine(t)
+		const objects = 1100
+		s, err := e.Stage(ctx, "job")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range objects {
+			u, err := s.Create(ctx, fmt.Sprintf("pack/1/%d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := u.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		list, err := e.List(ctx, "pack/1")
+		ascending := slices.IsSortedFunc(list, func(a, b storage.Info) int { return strings.Compare(a.Name, b.Name) })
+		if err != nil || len(list) != objects || !ascending {
+			t.Errorf("%d of %d are listed, ascending %v, %v", len(list), objects, ascending, err)
+		}
+	})
+
 	t.Run("delete", func(t *testing.T) {
 		e := newEngine(t)
 		put(t, e, "pack/1/1", "x")
@@ -200,10 +252,97 @@ func Run(t *testing.T, newEngine func(t *testing.T) storage.Engine) {
 	t.Run("a cancelled listing stops", func(t *testing.T) {
 		e := newEngine(t)
 		put(t, e, "a/b", "x")
-		ctx, cancel := context.WithCancel(ctx)
-		cancel()
-		if _, err := e.List(ctx, ""); !errors.Is(err, context.Canceled) {
+		cause := errors.New("told to")
+		ctx, cancel := context.WithCancelCause(ctx)
+		cancel(cause)
+		if _, err := e.List(ctx, ""); !errors.Is(err, cause) {
 			t.Errorf("List: %v", err)
 		}
 	})
+
+	t.Run("what is cancelled is done or says why not", func(t *testing.T) { cancelled(t, newEngine(t), put) })
+}
+
+type putter func(t *testing.T, e storage.Engine, name, content string)
+
+func ranges(t *testing.T, e storage.Engine, put putter) {
+	ctx := context.Background()
+	content := make([]byte, 3<<20+77)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range content {
+		content[i] = byte(random.Uint32())
+	}
+	put(t, e, "pack/1/1", string(content))
+	put(t, e, "pack/1/2", "")
+	o, err := e.Open(ctx, "pack/1/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	read := func(at, n int) {
+		b := make([]byte, n)
+		got, err := o.ReadAt(b, int64(at))
+		want := content[min(at, len(content)):min(at+n, len(content))]
+		switch {
+		case !bytes.Equal(b[:got], want):
+			t.Errorf("%d bytes at %d: %d bytes, which are not those that were written", n, at, got)
+		case got < n && !errors.Is(err, io.EOF), got == n && err != nil && !errors.Is(err, io.EOF):
+			t.Errorf("%d bytes at %d: %d bytes, %v", n, at, got, err)
+		}
+	}
+	size := len(content)
+	for _, r := range [][2]int{{0, size}, {0, size + 1}, {size - 1, 1}, {size - 1, 2}, {size, 1}, {size + 10, 10}} {
+		read(r[0], r[1])
+	}
+	var readers sync.WaitGroup
+	for i := range 4 {
+		readers.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 3))
+			for range 20 {
+				read(random.IntN(size), 1+random.IntN(1<<20))
+			}
+		})
+	}
+	readers.Wait()
+	empty, err := e.Open(ctx, "pack/1/2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	if n, err := empty.ReadAt(make([]byte, 1), 0); n != 0 || !errors.Is(err, io.EOF) || empty.Size() != 0 {
+		t.Errorf("an empty object: %d bytes, %v, size %d", n, err, empty.Size())
+	}
+}
+
+// cancelled calls everything with a context that has ended.
+func cancelled(t *testing.T, e storage.Engine, put putter) {
+	put(t, e, "pack/1/1", "kept")
+	put(t, e, "pack/1/2", "deleted")
+	cause := errors.New("told to")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	check := func(what string, err error) bool {
+		if err != nil && !errors.Is(err, cause) {
+			t.Errorf("%s: %v", what, err)
+		}
+		return err == nil
+	}
+	o, err := e.Open(ctx, "pack/1/1")
+	if check("Open", err) {
+		_, err := o.ReadAt(make([]byte, 4), 0)
+		check("ReadAt", err)
+		_ = o.Close()
+	}
+	deleted := check("Delete", e.Delete(ctx, "pack/1/2"))
+	committed := check("Put", storage.Put(ctx, e, "job", "pack/1/3", []byte("new")))
+	check("Sweep", e.Sweep(ctx, "job"))
+	for name, there := range map[string]bool{"pack/1/1": true, "pack/1/2": !deleted, "pack/1/3": committed} {
+		o, err := e.Open(context.Background(), name)
+		if (err == nil) != there {
+			t.Errorf("%s is there: %v; expected %v", name, err, there)
+		}
+		if err == nil {
+			_ = o.Close()
+		}
+	}
 }
