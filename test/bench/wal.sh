@@ -140,12 +140,14 @@ catch_up() {
 		await 300 "catching up" flushed_to_target || die "pgmoneta does not catch up; $(daemon_trouble)"
 		record catchup.ours "$(quotient "$behind" "$(elapsed "$start")" %.0f)"
 		await 300 "storing" test -e "$(stored_segment "$last_segment")" || die "$last_segment is not stored; $(daemon_trouble)"
+		record catchup.ours.cpu "$(quotient "$(process "$home/run/daemon.pid")" "$behind" %.12f)"
 		down
 		;;
 	peer)
 		peer_up
 		await 300 "catching up" test -e "$home/peer-wal/$last_segment" || die "pg_receivewal: $(tail -n 5 "$home/log/receivewal.log")"
 		record catchup.peer "$(quotient "$behind" "$(elapsed "$start")" %.0f)"
+		record catchup.peer.cpu "$(quotient "$(process "$home/run/peer.pid")" "$behind" %.12f)"
 		peer_down
 		;;
 	esac
@@ -162,6 +164,7 @@ fall_behind() {
 	first=$(sql "$port" -c 'SELECT pg_current_wal_lsn()')
 	write_wal
 	behind=$(sql "$port" -c "SELECT pg_wal_lsn_diff('$target', '$first')")
+	record catchup.bytes "$behind"
 	for receiver in $(in_turn "$1" ours peer); do catch_up "$receiver"; done
 	drop_slot
 }
@@ -239,8 +242,9 @@ wal_table() {
 	load_rows load
 	pair_head 'the same, named in synchronous_standby_names; peer: pg_receivewal --synchronous'
 	load_rows sync
-	pair_head "catching up with $catchup MB of WAL"
+	pair_head "catching up with $(show catchup.bytes 1e6 %.0f) MB of WAL, from the start of the program until all is flushed"
 	pair 'MB per s' catchup.ours catchup.peer 1e6
+	pair 'CPU s per GB, compressed and stored' catchup.ours.cpu catchup.peer.cpu 1e-9 %.2f
 	pair_head 'segments per s through restore_command; peer: cp of plain segments'
 	pair 'pgmoneta-wal get' get.prefetch get.cp
 	pair 'pgmoneta-wal get --prefetch 0' get.plain get.cp
