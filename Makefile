@@ -47,7 +47,7 @@ test-ha: ## follow a cluster of Patroni, etcd and HAProxy through kill, switchov
 tools:
 	@$(postgres) --tools
 
-bench: ## measure against other backup tools
+bench: build tools ## measure beside PostgreSQL's own tools and pgBackRest; test/bench/bench.sh tells what can be chosen
 	test/bench/bench.sh
 
 fuzz: ## run every fuzz target of the tree for FUZZTIME (60s), one after the other

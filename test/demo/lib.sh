@@ -1,4 +1,4 @@
-# What demo.sh, stop.sh and test/bench/bench.sh share. Sourced, never run.
+# What demo.sh, stop.sh and test/bench share. Sourced, never run.
 #
 # A private directory ($home) holds everything: servers, repository, programs, logs. It is recognised by its file
 # .pgmoneta-private, so that nothing else is ever removed. As root everything runs as user postgres, because
@@ -63,7 +63,7 @@ remove_home() {
 # install_programs: copies our programs to where the account can run them.
 install_programs() {
 	local program
-	for program in pgmoneta pgmoneta-cli pgmoneta-admin; do
+	for program in pgmoneta pgmoneta-cli pgmoneta-admin pgmoneta-wal; do
 		[ -x "$root/bin/$program" ] || die "$root/bin/$program is missing; mend: make build"
 		install -m 755 "$root/bin/$program" "$home/bin/$program"
 	done
