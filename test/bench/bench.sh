@@ -8,7 +8,7 @@
 #   BENCH_FULL      1: all codecs with all sources, and pg_combinebackup; twice as long
 #   BENCH_SCALE     pgbench scale, 200 is about 3 GB (default 200); 5 is for trying out
 #   BENCH_ROUNDS    rounds of each measurement (default 3)
-#   BENCH_SECONDS   length of each pgbench run, after 6 s that do not count (default 12)
+#   BENCH_SECONDS   length of each pgbench run, after 6 s that do not count (default 10)
 #   BENCH_CATCHUP   MB of WAL that the receivers catch up with (default 1024)
 #   BENCH_DIR       private directory, on the disk to be measured (default /tmp/pgmoneta-bench-<user>); it needs
 #                   five times the data and 10 GB
@@ -29,7 +29,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/measure.sh"
 . "$here/lib/source.sh"
 
-readonly scale=${BENCH_SCALE:-200} rounds=${BENCH_ROUNDS:-3} seconds=${BENCH_SECONDS:-12} catchup=${BENCH_CATCHUP:-1024}
+readonly scale=${BENCH_SCALE:-200} rounds=${BENCH_ROUNDS:-3} seconds=${BENCH_SECONDS:-10} catchup=${BENCH_CATCHUP:-1024}
 readonly parts=${BENCH_ONLY:-backup restore wal} full=${BENCH_FULL:-0} out=${BENCH_OUT:-}
 hz=$(getconf CLK_TCK)
 
@@ -53,7 +53,7 @@ cleanup() {
 head_of_tables() {
 	printf 'pgmoneta %s, PostgreSQL %s, %s, %s CPUs, %s\n' "$("$home/bin/pgmoneta-cli" -V | awk '{ print $2 }')" \
 		"$("$pgbin/postgres" --version | awk '{ print $3 }')" "$("$pgbackrest" version)" "$(nproc)" "$(date -u +%F)"
-	printf 'pgbench scale %s: %s of data; medians of %s rounds, in turn; a ratio is what stands left of it / the other\n' "$scale" "$(human "$data_bytes")" "$rounds"
+	printf 'pgbench scale %s: %s of data; medians of %s rounds, in turn\ncolumns that begin with / divide the time by that of the program named; ratio is pgmoneta / peer\n' "$scale" "$(human "$data_bytes")" "$rounds"
 	printf 'load of the machine before it began: %s; all of it took %s min\n' "$foreign_load" "$(quotient "$SECONDS" 60 %.0f)"
 }
 
