@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +20,26 @@ func startBackground() *background {
 }
 
 func (b *background) run() {
-	// Never unlocked: the thread ends with the goroutine, because nobody without
-	// privileges may raise a priority again.
 	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() {
+		// The main thread's priority is what ps shows of the process. It is held
+		// until another one is found.
+		found := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(found)
+			b.serve()
+		}()
+		<-found
+		runtime.UnlockOSThread()
+		return
+	}
+	b.serve()
+}
+
+// serve runs work on a locked thread. It is never unlocked and ends with the
+// goroutine, because nobody without privileges may raise a priority again.
+func (b *background) serve() {
 	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19) // of this thread alone; without it the work is only less polite
 	for work := range b.work {
 		work()
