@@ -2,12 +2,14 @@
 //
 // # How
 //
-//  1. The server is asked for a base backup over a replication connection.
-//  2. One goroutine reads the tar stream and cuts it into frames, several
-//     hash and encode them, one writes them into packs in order. A frame
-//     that is stored already, for the base or for this backup, is referred to
-//     and neither encoded nor stored.
-//  3. PostgreSQL's manifest is compared with what arrived, file by file.
+//  1. The server is asked for a base backup over a replication connection, or
+//     told that its data directory will be read ([Source]).
+//  2. One goroutine reads files and cuts them into frames, several encode them,
+//     one writes them into packs in order. A frame that is stored already, for
+//     the base or for this backup, is referred to and neither encoded nor
+//     stored; its print tells.
+//  3. PostgreSQL's manifest is compared with what arrived, file by file. Where
+//     the data directory was read, pages are checked, and the manifest is ours.
 //  4. Packs are made durable and visible.
 //  5. All WAL from the start to the end of the backup is awaited in the
 //     repository, and checked.
@@ -27,7 +29,7 @@
 // restores. It never refers to what was found damaged, nor to data that is less
 // protected than it is itself.
 //
-// Memory is bounded: a fixed number of frame buffers, 8 bytes per file, 42 to 48
+// Memory is bounded: a fixed number of frame buffers, 8 bytes per file, 26 to 32
 // bytes per frame of the base and of this backup, and for blocks 16 bytes per
 // file of the base.
 //

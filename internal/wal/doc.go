@@ -29,6 +29,6 @@
 // received, and that no other member of the cluster has, is lost. It is never
 // skipped in silence: it is a [*RemovedError], and is passed only when
 // [Receiver.PassHoles] allows it and the hole is recorded in the repository
-// before the first byte after it is received. A [Filler] can fill it later from
-// what another program has archived.
+// before the first byte after it is received. A [Filler] can give it from what
+// another program has archived, before that and later.
 package wal
