@@ -37,9 +37,10 @@ type Reader struct {
 	printer *Printer
 }
 
-// UsePrinter makes the reader check frames by their prints, where they have them:
-// as sure against damage as their SHA-256, and in a seventh of the time. It must be
-// called before frames are read; p may be nil.
+// UsePrinter makes the reader check frames by their prints: as sure against damage
+// as their SHA-256, and in a seventh of the time. Where a print does not agree, or
+// there is none, the SHA-256 decides. It must be called before frames are read; p
+// may be nil.
 func (c *Reader) UsePrinter(p *Printer) { c.printer = p }
 
 // NewReader reads header, index and trailer of the container of the given size.
