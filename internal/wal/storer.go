@@ -154,6 +154,7 @@ func (s *storer) store(ctx context.Context, name string) error {
 	start := time.Now()
 	// The context stops the queue, not a segment half done: storing one takes
 	// a fraction of a second, and doing it again at the next start takes longer.
+	ending := ctx
 	ctx = context.WithoutCancel(ctx)
 	stored, err := s.r.Repo.StoreSegment(ctx, name, size, in, s.r.Codec, s.r.Level)
 	if errors.Is(err, fs.ErrExist) {
@@ -163,7 +164,8 @@ func (s *storer) store(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dispose(path, size); err != nil {
+	left, err := s.dispose(path, size)
+	if err != nil {
 		return err
 	}
 	tli, lsn, err := pg.ParseSegmentName(name, size)
@@ -173,38 +175,52 @@ func (s *storer) store(ctx context.Context, name string) error {
 	s.r.shipper.stored()
 	s.r.Monitor.Stored(tli, lsn+pg.LSN(size), stored)
 	s.r.Log.Debug("stored WAL segment", "segment", name, "bytes", stored, "elapsed", time.Since(start))
+	if left != "" {
+		s.makeSpare(ending, left, size)
+	}
 	return nil
 }
 
 // dispose removes the received file of a segment that is stored. While commits
-// wait for every flush it makes it the spare of the journal instead: what is
-// written into blocks that have been written before is durable after one write to
-// the disk, and what goes into newly allocated ones only after a second, of the
-// file's metadata. Sealed segments are received in another form.
-func (s *storer) dispose(path string, size pg.SegmentSize) error {
+// wait for every flush, and there is no spare, it takes the segment's name from
+// the file instead and returns what is left, for the journal's next spare. Sealed
+// segments are received in another form.
+func (s *storer) dispose(path string, size pg.SegmentSize) (left string, err error) {
 	dir := s.r.Repo.ReceiveDir()
 	spare := sparePath(dir, size)
 	_, waiting := s.head()
 	if _, err := os.Stat(spare); err == nil || waiting > 1 || !s.r.eager.Load() || s.r.Repo.Cipher() != container.Plain {
-		return s.r.FS.Remove(path)
+		return "", s.r.FS.Remove(path)
 	}
-	if err := s.r.FS.Rename(path, spare+newSuffix); err != nil {
-		return err
+	left = spare + newSuffix
+	if err := s.r.FS.Rename(path, left); err != nil {
+		return "", s.r.FS.Remove(path)
 	}
 	// A power cut must not give the old name to the zeros.
 	if err := s.r.FS.SyncDir(dir); err != nil {
-		return err
+		return "", s.r.FS.Remove(left)
 	}
-	if err := s.r.zero(spare+newSuffix, size); err != nil {
-		return errors.Join(err, s.r.FS.Remove(spare+newSuffix))
-	}
-	return s.r.FS.Rename(spare+newSuffix, spare)
+	return left, nil
 }
 
-// zero overwrites a file with zeros, which a segment is expected to end in while
-// it is being filled. It does so in pieces that are synced one by one: in one piece
-// they would hold up for a moment the small syncs that commits wait for.
-func (r *Receiver) zero(path string, size pg.SegmentSize) error {
+// makeSpare makes a spare of what is left of a segment: a file of zeros, which a
+// segment is expected to end in while it is being filled. What is written into
+// blocks that have been written before is durable after one write to the disk, and
+// what goes into newly allocated ones only after a second, of the file's metadata.
+// Without a spare receiving is slower and nothing else.
+func (s *storer) makeSpare(ctx context.Context, left string, size pg.SegmentSize) {
+	err := s.r.zero(ctx, left, size)
+	if err == nil {
+		err = s.r.FS.Rename(left, sparePath(s.r.Repo.ReceiveDir(), size))
+	}
+	if err != nil {
+		s.r.Log.Debug("no spare for the next segment", "err", errors.Join(err, s.r.FS.Remove(left)))
+	}
+}
+
+// zero overwrites a file with zeros, in pieces that are synced one by one: in one
+// piece they would hold up for a moment the small syncs that commits wait for.
+func (r *Receiver) zero(ctx context.Context, path string, size pg.SegmentSize) error {
 	f, err := r.FS.Open(path)
 	if err != nil {
 		return err
@@ -214,7 +230,8 @@ func (r *Receiver) zero(path string, size pg.SegmentSize) error {
 		if _, err = f.WriteAt(block[:min(int64(len(block)), int64(size)-at)], at); err == nil {
 			err = f.Datasync()
 		}
-		time.Sleep(breath)
+		rest(ctx, breath)
+		err = errors.Join(err, context.Cause(ctx))
 	}
 	return errors.Join(err, f.Close())
 }
