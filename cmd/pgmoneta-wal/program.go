@@ -228,8 +228,12 @@ func (p *program) push(ctx context.Context, o options, args []string) (int, erro
 	if err != nil {
 		return exitFailure, fmt.Errorf("server %q: %s: %w", server, conf, err)
 	}
+	codec, err := container.ParseCodec(c.Main.Compression.Codec.String())
+	if err != nil {
+		return exitFailure, fmt.Errorf("server %q: %s: %w", server, conf, err)
+	}
 	w := walfile.Pusher{
-		FS: durable.OS{}, BaseDir: c.Main.BaseDir, Server: server, Codec: codec(c.Main.Compression.Codec), Level: c.Main.CompressionLevel,
+		FS: durable.OS{}, BaseDir: c.Main.BaseDir, Server: server, Codec: codec, Level: c.Main.CompressionLevel,
 		Cipher: cipher, MasterKey: p.masterKey, MaxQueue: int64(o.maxQueue), Drop: o.drop, Warn: p.complain,
 	}
 	err = w.Push(ctx, path)
@@ -253,18 +257,4 @@ func (p *program) masterKey() (*vault.MasterKey, error) {
 		return nil, errors.New("HOME is not set: it names the directory that holds .pgmoneta/master.key")
 	}
 	return vault.LoadMasterKeyQuick(vault.MasterKeyPath(home))
-}
-
-func codec(c config.Codec) container.Codec {
-	switch c {
-	case config.Gzip:
-		return container.Gzip
-	case config.Zstd:
-		return container.Zstd
-	case config.LZ4:
-		return container.LZ4
-	case config.Bzip2:
-		return container.Bzip2
-	}
-	return container.None
 }

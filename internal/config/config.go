@@ -187,6 +187,7 @@ type Server struct {
 	Extra                 []string
 
 	TLSFiles TLSFiles // towards PostgreSQL
+	TLSBound bool     // tls_channel_binding: the password exchange must be bound to the server's certificate
 	S3       S3       // fields that are set override those of the main section
 }
 

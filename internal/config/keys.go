@@ -298,5 +298,6 @@ func serverKeys() []key[Server] {
 		list("extra", ",", func(s *Server) *[]string { return &s.Extra }),
 	}
 	keys = append(keys, tlsKeys(func(s *Server) *TLSFiles { return &s.TLSFiles })...)
+	keys = append(keys, boolean("tls_channel_binding", func(s *Server) *bool { return &s.TLSBound }).onRestart())
 	return append(keys, s3Keys(func(s *Server) *S3 { return &s.S3 })...)
 }

@@ -34,6 +34,19 @@ func (c Codec) String() string {
 	return [...]string{"none", "gzip", "zstd", "lz4", "bzip2"}[c]
 }
 
+// ParseCodec returns the codec of a name, also of its other name "bz2".
+func ParseCodec(name string) (Codec, error) {
+	if name == "bz2" {
+		return Bzip2, nil
+	}
+	for c := None; c.valid(); c++ {
+		if c.String() == name {
+			return c, nil
+		}
+	}
+	return 0, fmt.Errorf("codec %q is not known", name)
+}
+
 // An Encoder turns plain bytes into frames. It is used by one goroutine at a time.
 type Encoder struct {
 	codec Codec

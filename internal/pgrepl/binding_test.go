@@ -162,6 +162,7 @@ func TestChannelBinding(t *testing.T) {
 		}
 		// With a certificate of the client's TLS is required, with none it is only preferred.
 		required, verified := TLS{Cert: otherCert, Key: otherKey}, TLS{CA: cert}
+		bound := TLS{Bound: true}
 		const plus, plain = "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"
 		tests := []struct {
 			name      string
@@ -175,8 +176,12 @@ func TestChannelBinding(t *testing.T) {
 			{"its own certificate, verified", &middleman{cert: own}, verified, plus, ""},
 			{"another certificate", &middleman{cert: other}, required, plus, "channel binding check failed"},
 			{"another certificate, binding hidden", &middleman{cert: other, hide: true}, required, plain, "channel binding negotiation error"},
+			{"its own certificate, bound", &middleman{cert: own}, bound, plus, ""},
+			{"another certificate, bound", &middleman{cert: other}, bound, plus, "channel binding check failed"},
+			{"another certificate, bound, binding hidden", &middleman{cert: other, hide: true}, bound, "", "channel binding required"},
+			{"no TLS to the server, bound", &middleman{cert: other, plain: true}, bound, "", "channel binding required"},
 			// Without TLS the server has no channel to bind to. It is for pg_hba.conf
-			// (hostssl) or for the verified certificate to refuse that.
+			// (hostssl), the verified certificate or the required binding to refuse that.
 			{"no TLS to the server", &middleman{cert: other, plain: true}, required, plain, ""},
 			{"no TLS to the server, verified", &middleman{cert: other, plain: true}, verified, "", "certificate"},
 		}

@@ -80,14 +80,27 @@ func (e *NoTargetError) Unwrap() []error { return e.Tried }
 // TLS holds the files of an encrypted connection. Without any, TLS is used when
 // the server offers it and nothing is verified, as libpq does by default
 // (sslmode = prefer). With a CA file the server's certificate and host name must
-// be right (verify-full). With a certificate alone TLS is required.
-type TLS struct{ CA, Cert, Key string }
+// be right (verify-full). With a certificate or the binding alone TLS is required.
+type TLS struct {
+	CA, Cert, Key string
+
+	// Bound requires that the password exchange is bound to the server's
+	// certificate (channel_binding = require), which needs SCRAM-SHA-256 there.
+	Bound bool
+}
 
 func (t TLS) mode() string {
 	switch {
 	case t.CA != "":
 		return "verify-full"
-	case t.Cert != "":
+	case t.Cert != "", t.Bound:
+		return "require"
+	}
+	return "prefer"
+}
+
+func (t TLS) binding() string {
+	if t.Bound {
 		return "require"
 	}
 	return "prefer"
@@ -101,6 +114,7 @@ func (p Params) conninfo() string {
 	words := []string{
 		"host", p.Host, "port", strconv.Itoa(p.Port), "user", p.User, "password", "not this one",
 		"dbname", "postgres", "sslmode", p.TLS.mode(), "sslrootcert", p.TLS.CA, "sslcert", p.TLS.Cert, "sslkey", p.TLS.Key,
+		"channel_binding", p.TLS.binding(),
 	}
 	var b strings.Builder
 	for i := 0; i < len(words); i += 2 {

@@ -95,16 +95,9 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 	if err != nil {
 		return job.Start{}, err
 	}
-	codec := container.Codec(0)
-	switch c.Main.Compression.Codec {
-	case config.Gzip:
-		codec = container.Gzip
-	case config.Zstd:
-		codec = container.Zstd
-	case config.LZ4:
-		codec = container.LZ4
-	case config.Bzip2:
-		codec = container.Bzip2
+	codec, err := container.ParseCodec(c.Main.Compression.Codec.String())
+	if err != nil {
+		return job.Start{}, err
 	}
 	keys, err := s.keys(c)
 	if err != nil {
@@ -139,7 +132,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
 		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain, FillFrom: c.WALArchive(sc),
-		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key},
+		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key, Bound: sc.TLSBound},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100,
 		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
