@@ -15,6 +15,7 @@ import (
 
 // A site is what the master key seals on this machine.
 type site struct {
+	key      string             // file of the master key
 	base     string             // base_dir
 	servers  []*repo.Repository // those with keys
 	accounts []string           // users and admins files
@@ -22,16 +23,12 @@ type site struct {
 
 // masterKeyRotate replaces the master key. A run that ends in the middle leaves the old and the new one valid, and the next run goes on.
 func (p *program) masterKeyRotate(req *request) error {
-	path, err := p.masterKeyPath()
-	if err != nil {
-		return err
-	}
 	ctx := context.Background()
 	s, err := p.site(ctx, req)
 	if err != nil {
 		return err
 	}
-	change, err := vault.BeginChange(path, func() (vault.Secret, error) {
+	change, err := vault.BeginChange(s.key, func() (vault.Secret, error) {
 		return p.password(req, passwordKind{prompt: "New master key: ", check: vault.CheckPassphrase})
 	})
 	if err != nil {
@@ -78,10 +75,6 @@ func (s *site) reseal(ctx context.Context, change *vault.Change) error {
 
 // keyRotate adds a key to repositories.
 func (p *program) keyRotate(req *request) error {
-	path, err := p.masterKeyPath()
-	if err != nil {
-		return err
-	}
 	ctx := context.Background()
 	s, err := p.site(ctx, req)
 	if err != nil {
@@ -91,7 +84,7 @@ func (p *program) keyRotate(req *request) error {
 		return fmt.Errorf("no repository below %s has a key: a repository gets its first when something is stored with encryption on", s.base)
 	}
 	for _, r := range s.servers {
-		r.UseKeys(repo.Keys{Master: func() (*vault.MasterKey, error) { return p.loadKey(path) }})
+		r.UseKeys(repo.Keys{Master: func() (*vault.MasterKey, error) { return p.loadKey(s.key) }})
 		n, err := r.RotateKey(ctx)
 		if err != nil {
 			return err
@@ -103,6 +96,10 @@ func (p *program) keyRotate(req *request) error {
 
 // site finds what the options name: repositories below base_dir, also of servers that are not configured any more, and users and admins files.
 func (p *program) site(ctx context.Context, req *request) (*site, error) {
+	key, err := p.masterKeyPath()
+	if err != nil {
+		return nil, err
+	}
 	value := req.args.values
 	files, err := config.Locate(config.Flags{Config: value["config"], Directory: value["directory"]}, p.env)
 	if err != nil {
@@ -115,7 +112,7 @@ func (p *program) site(ctx context.Context, req *request) (*site, error) {
 	if c.Main.BaseDir == "" {
 		return nil, fmt.Errorf("%s: base_dir is not set", files.Config)
 	}
-	s := &site{base: c.Main.BaseDir}
+	s := &site{key: key, base: c.Main.BaseDir}
 	if s.servers, err = p.repositories(ctx, c.Main.BaseDir, value["server"]); err != nil {
 		return nil, err
 	}

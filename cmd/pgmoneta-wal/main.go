@@ -11,8 +11,8 @@ import (
 )
 
 // briefMemory is where the garbage collector begins to work in a process that
-// handles one file. Nearly all of its memory is buffers that it needs to the end:
-// collecting them now and then took a tenth of the time of a get.
+// handles one file. Nearly all of its memory is buffers that it needs to the end,
+// and collecting them now and then is work for nothing.
 const briefMemory = 256 << 20
 
 func main() {
