@@ -3,7 +3,6 @@ package repo
 import (
 	"context"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -20,8 +19,8 @@ func (r *Repository) Delete(ctx context.Context, label Label) error {
 }
 
 // Sweep removes what unfinished jobs and deletions left: stages, packs no
-// manifest refers to, PostgreSQL manifests without ours, and marks of damage to
-// objects that are gone. The caller holds
+// manifest refers to, PostgreSQL manifests and records without our manifest, and
+// marks of damage to objects that are gone. The caller holds
 // [Repository.Lock], so no job is in progress. It removes nothing while a
 // manifest cannot be read, because that one might refer to anything.
 func (r *Repository) Sweep(ctx context.Context) error {
@@ -59,7 +58,7 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 	return orphans, nil
 }
 
-// candidates are packs and PostgreSQL manifests whose own backup is not listed
+// candidates are packs, PostgreSQL manifests and records whose own backup is not listed
 // any more; those of a listed backup cannot be dead before it is deleted.
 func (r *Repository) candidates(ctx context.Context) ([]string, error) {
 	labels, err := r.labels(ctx)
@@ -78,11 +77,12 @@ func (r *Repository) candidates(ctx context.Context) ([]string, error) {
 		}
 		for _, o := range objects {
 			parts := strings.Split(o.Name, "/")
-			if len(parts) != 3 || listed[parts[1]] {
+			if len(parts) < 3 || listed[parts[1]] {
 				continue
 			}
 			// What C pgmoneta keeps below backup/ is not ours to remove.
-			if prefix == "pack" || path.Base(o.Name) == "backup_manifest" {
+			ours := len(parts) == 3 && (prefix == "pack" || parts[2] == "backup_manifest")
+			if ours || prefix == "backup" && isRecord(parts[2:]) {
 				names = append(names, o.Name)
 			}
 		}

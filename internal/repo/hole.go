@@ -349,7 +349,12 @@ const holePatience = 10 * time.Second
 
 // changeHoles calls change while no other process changes holes.
 func (r *Repository) changeHoles(ctx context.Context, change func() error) error {
-	lock, err := r.waitLock(ctx, "hole.lock")
+	return r.locked(ctx, "hole.lock", change)
+}
+
+// locked calls change while holding a lock of the repository.
+func (r *Repository) locked(ctx context.Context, name string, change func() error) error {
+	lock, err := r.waitLock(ctx, name)
 	if err != nil {
 		return fmt.Errorf("server %q: %w", r.server, err)
 	}
