@@ -96,6 +96,9 @@ const (
 // BaseBackup starts a base backup with a fast checkpoint. The connection is of
 // no further use after an error.
 func (c *Conn) BaseBackup(ctx context.Context, o BaseBackupOptions) (*BaseBackup, error) {
+	if err := c.settle(ctx); err != nil {
+		return nil, c.wrap("BASE_BACKUP", err)
+	}
 	c.conn.Frontend().Send(&pgproto3.Query{String: o.command(c.version)})
 	if err := c.conn.Frontend().Flush(); err != nil {
 		return nil, c.wrap("BASE_BACKUP", err)

@@ -2,11 +2,13 @@ package pgrepl
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
@@ -25,8 +27,27 @@ type messageReader struct {
 // and errors that fit a page.
 const messageLimit = 1 << 20
 
+// settle makes sure that nobody but us reads from the connection. After a write that
+// took long (15 ms), pgconn has a goroutine that reads whatever comes next, until it
+// has come. It is the comment of a ping that makes it come; a walsender may not know
+// comments, and saying so is an answer as well.
+func (c *Conn) settle(ctx context.Context) error {
+	var refused *pgconn.PgError
+	for range 10 {
+		err := c.conn.SyncConn(ctx)
+		if err == nil {
+			return nil
+		}
+		if !errors.As(err, &refused) {
+			return err
+		}
+	}
+	return refused
+}
+
 // takeOver returns a reader of everything the server sends from now on. The
-// connection is of no further use for pgconn but to be closed.
+// connection was settled before the server was asked, and is of no further use for
+// pgconn but to be closed.
 func (c *Conn) takeOver() (*messageReader, error) {
 	if n := c.conn.Frontend().ReadBufferLen(); n > 0 {
 		return nil, fmt.Errorf("the server sent %d bytes before it was asked", n)

@@ -33,6 +33,10 @@ func (c *Conn) StartReplication(ctx context.Context, slot string, tli pg.Timelin
 		command += "SLOT " + quoteIdentifier(slot) + " "
 	}
 	command += fmt.Sprintf("PHYSICAL %s TIMELINE %d", lsn, tli)
+	// What is pending is looked up in the connection's own buffer.
+	if err := c.settle(ctx); err != nil {
+		return nil, c.wrap("START_REPLICATION", err)
+	}
 	c.conn.Frontend().Send(&pgproto3.Query{String: command})
 	if err := c.conn.Frontend().Flush(); err != nil {
 		return nil, c.wrap("START_REPLICATION", err)
