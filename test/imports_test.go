@@ -68,6 +68,8 @@ func places() map[string]place {
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
 		"internal/restore": {row: 4, rows: below4},
+		// A rehearsal is a restore and what follows.
+		"internal/rehearse": {row: 4, rows: below4, also: []string{"internal/restore"}},
 
 		// Faces: requests and snapshots only, never wal, backup or restore.
 		"internal/mgmt":    {row: 5, rows: below3},

@@ -228,6 +228,8 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"repo check primary", `301 {"Mode":null,"Server":"primary"}`},
 		{"repo check primary fast", `301 {"Mode":"fast","Server":"primary"}`},
 		{"repo stats primary", `302 {"Server":"primary"}`},
+		{"rehearse primary", `303 {"Backup":null,"Position":null,"Server":"primary"}`},
+		{"rehearse primary newest time=now", `303 {"Backup":"newest","Position":"time=now","Server":"primary"}`},
 		{"s3 ls primary", `200 {"Server":"primary"}`},
 		{"s3 ls primary p", `200 {"S3Prefix":"p","Server":"primary"}`},
 		{"s3 restore primary p /tmp", `201 {"Directory":"/tmp","Position":null,"S3Prefix":"p","Server":"primary"}`},

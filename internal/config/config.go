@@ -91,6 +91,8 @@ type Main struct {
 	RetentionInterval time.Duration
 	Verification      time.Duration // 0 off
 	Workspace         string
+	RehearseBinDir    string // directory of PostgreSQL's programs, %v for the major version; empty: where distributions put them
+	RehearseAmcheck   bool
 	Passfile          string // pgpass file, empty: users file only
 
 	LogType         LogType
@@ -172,10 +174,13 @@ type Server struct {
 	Passfile   string
 
 	Workspace string
-	Retention Retention // fields of 0 inherit
-	Workers   int       // -1 inherits
-	MaxRate   int64     // -1 inherits
-	Progress  Tristate  // Unset inherits
+
+	RehearseChecks   string    // file of queries
+	RehearseSettings string    // file of settings
+	Retention        Retention // fields of 0 inherit
+	Workers          int       // -1 inherits
+	MaxRate          int64     // -1 inherits
+	Progress         Tristate  // Unset inherits
 
 	BackupSource          BackupSource // unset inherits
 	WALArchive            string       // empty inherits
@@ -202,6 +207,7 @@ func Defaults(home string) Main {
 		WALFlushInterval:   200 * time.Millisecond,
 		StorageEngines:     StorageLocal,
 		Retention:          Retention{Days: 7},
+		RehearseAmcheck:    true,
 		RetentionInterval:  300 * time.Second,
 		LogType:            LogConsole,
 		LogLevel:           logging.LevelInfo,

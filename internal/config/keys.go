@@ -185,6 +185,8 @@ func mainKeys() []key[Main] {
 		custom("retention_interval", func(m *Main) *time.Duration { return &m.RetentionInterval }, parseSeconds, showSeconds).onRestart(),
 		duration("verification", 0, func(m *Main) *time.Duration { return &m.Verification }).onRestart().live(),
 		path("workspace", func(m *Main) *string { return &m.Workspace }).onRestart(),
+		path("rehearse_bindir", func(m *Main) *string { return &m.RehearseBinDir }).live(),
+		boolean("rehearse_amcheck", func(m *Main) *bool { return &m.RehearseAmcheck }).live(),
 		path("passfile", func(m *Main) *string { return &m.Passfile }),
 
 		boolean("tls", func(m *Main) *bool { return &m.TLS }).onRestart(),
@@ -284,6 +286,8 @@ func serverKeys() []key[Server] {
 		text("follow", func(s *Server) *string { return &s.Follow }).onRestart().live(),
 		path("passfile", func(s *Server) *string { return &s.Passfile }),
 		path("workspace", func(s *Server) *string { return &s.Workspace }).onRestart(),
+		path("rehearse_checks", func(s *Server) *string { return &s.RehearseChecks }).live(),
+		path("rehearse_settings", func(s *Server) *string { return &s.RehearseSettings }).live(),
 		retention(func(s *Server) *Retention { return &s.Retention }).live(),
 		path("wal_archive", func(s *Server) *string { return &s.WALArchive }).onRestart(),
 		text("wal_shipping", func(s *Server) *string { return &s.WALShipping }).onRestart(),

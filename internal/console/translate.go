@@ -35,6 +35,8 @@ func translate(doc mgmt.Document) mgmt.Document {
 	case mgmt.RepoStats:
 		translateSizes(resp, "LogicalSize", "StoredSize", "SharedSize", "DeadSize")
 		translateEach(resp, "Backups", func(b mgmt.Document) { translateSizes(b, "LogicalSize", "AddedSize", "AloneSize") })
+	case mgmt.Rehearse:
+		translateSizes(resp, "RestoreSize", "ReplaySize")
 	case mgmt.ConfGet:
 		translateSettings(resp)
 	}

@@ -40,11 +40,12 @@ const (
 	// CheckWAL runs beside any other job, because it needs no lock.
 	CheckWAL  Kind = "walcheck"
 	CheckRepo Kind = "repocheck"
+	Rehearse  Kind = "rehearse"
 )
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -95,6 +96,7 @@ type Start struct {
 	Source  string // word of backup_source
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
+	Rehearsal  Rehearsal
 
 	Log LogOptions
 	Job Spec
@@ -118,10 +120,19 @@ type LogOptions struct {
 	Syslog bool // open syslog instead
 }
 
+// A Rehearsal tells how a restored cluster is started and what it is asked.
+type Rehearsal struct {
+	Scratch  string // directory for it
+	BinDir   string
+	Settings string // file
+	Checks   string // file
+	Amcheck  bool
+}
+
 // A Spec describes a job.
 type Spec struct {
 	Backup    string // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
-	Position  string // restore only
+	Position  string // restore and rehearse only
 	Directory string // restore only
 	AllFiles  bool   // verify only: list good files too
 	Force     bool   // delete only
@@ -172,6 +183,8 @@ type Result struct {
 	Report  []string      // verify: what is wrong, one line each
 	WAL     *WALReport    // walcheck
 	Repo    *RepoReport   // repocheck
+
+	Rehearsal *repo.Rehearsal // rehearse
 }
 
 // A File is a row of a verification.

@@ -13,7 +13,7 @@ import (
 
 // designed are the families named by today's conventions.
 func designed() []family {
-	return slices.Concat(designedService(), designedWAL(), designedBackups())
+	return slices.Concat(designedService(), designedWAL(), designedBackups(), designedRehearsals())
 }
 
 func designedService() []family {
@@ -152,6 +152,35 @@ func designedBackups() []family {
 			}),
 		labelled(prometheus.CounterValue, "pgmoneta_backup_failures_total", "Backups that failed.", []string{"server", "reason"}, backupFailures),
 	}
+}
+
+func designedRehearsals() []family {
+	return []family{
+		rehearsal("pgmoneta_rehearsal_timestamp_seconds", "When the last rehearsed restore began.", func(r *Rehearsal) (float64, bool) { return unix(r.At), true }),
+		rehearsal("pgmoneta_rehearsal_proven", "1 if the last rehearsed restore proved its backup.", func(r *Rehearsal) (float64, bool) { return number(r.Proven), true }),
+		rehearsal("pgmoneta_rehearsal_rto_seconds", "Time from the beginning of the last rehearsed restore until PostgreSQL accepted connections.",
+			func(r *Rehearsal) (float64, bool) { return r.RTO.Seconds(), r.Started }),
+		rehearsal("pgmoneta_rehearsal_restore_seconds", "Time the last rehearsed restore took to write files.",
+			func(r *Rehearsal) (float64, bool) { return r.Restore.Seconds(), r.RestoreBytes > 0 }),
+		rehearsal("pgmoneta_rehearsal_restore_bytes", "Bytes the last rehearsed restore wrote.",
+			func(r *Rehearsal) (float64, bool) { return float64(r.RestoreBytes), r.RestoreBytes > 0 }),
+		rehearsal("pgmoneta_rehearsal_replay_seconds", "Time PostgreSQL took to replay WAL in the last rehearsed restore.",
+			func(r *Rehearsal) (float64, bool) { return r.Replay.Seconds(), r.Started }),
+		rehearsal("pgmoneta_rehearsal_replay_bytes", "Bytes of WAL PostgreSQL replayed in the last rehearsed restore.",
+			func(r *Rehearsal) (float64, bool) { return float64(r.ReplayBytes), r.Started }),
+	}
+}
+
+// rehearsal is a gauge that is absent where nothing was rehearsed, or not so far.
+func rehearsal(name, help string, value func(r *Rehearsal) (float64, bool)) family {
+	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if v.Rehearsal == nil {
+			return
+		}
+		if x, ok := value(v.Rehearsal); ok {
+			emit(x, v.Name)
+		}
+	})
 }
 
 func backupCounts(v *Server, emit emit) {

@@ -50,6 +50,8 @@ func example() Snapshot {
 				Active:      Active{Backup: true},
 				BackupBytes: 34836480, TotalBytes: 61370368,
 				LastFull: time.Unix(1_795_000_000, 0),
+				Rehearsal: &Rehearsal{At: time.Unix(1_796_000_000, 0), Proven: true, Started: true, RTO: 8400 * time.Millisecond,
+					Restore: 5 * time.Second, RestoreBytes: 3 << 30, Replay: 2 * time.Second, ReplayBytes: 64 << 20},
 				Failures: map[string]uint64{"wal": 2, "execute": 1},
 				Backups: []Backup{
 					{

@@ -53,8 +53,9 @@ type Server struct {
 	BackupBytes uint64   // all backups of the server as stored
 	TotalBytes  uint64   // everything stored of the server
 
-	LastFull        time.Time // end of the last full backup that succeeded, zero if none
-	LastIncremental time.Time // end of the last incremental one
+	LastFull        time.Time  // end of the last full backup that succeeded, zero if none
+	LastIncremental time.Time  // end of the last incremental one
+	Rehearsal       *Rehearsal // the last one, nil if there was none
 	// Failures counts backups that failed since the start, by a reason out of a small fixed set.
 	Failures map[string]uint64
 }
@@ -97,6 +98,18 @@ type Gaps struct {
 	Count int
 	Bytes uint64    // of WAL in them
 	Last  time.Time // when the newest was noticed, zero if none
+}
+
+// A Rehearsal is what the last rehearsed restore of a server came to.
+type Rehearsal struct {
+	At           time.Time // when it began
+	Proven       bool
+	Started      bool // PostgreSQL accepted connections
+	RTO          time.Duration
+	Restore      time.Duration
+	RestoreBytes uint64
+	Replay       time.Duration
+	ReplayBytes  uint64
 }
 
 // Active tells which jobs run on a server.

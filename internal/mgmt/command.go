@@ -39,6 +39,7 @@ const (
 	WALCheck  Command = 300
 	RepoCheck Command = 301
 	RepoStats Command = 302
+	Rehearse  Command = 303
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -114,6 +115,8 @@ func (c Command) word() string {
 		return "repo-check"
 	case RepoStats:
 		return "repo-stats"
+	case Rehearse:
+		return "rehearse"
 	default:
 		return ""
 	}
@@ -194,6 +197,8 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeWALCheckNoServer, Busy: CodeWALCheckBusy, Other: CodeWALCheckFailed}
 	case RepoCheck, RepoStats:
 		return Codes{NoServer: CodeRepoCheckNoServer, Busy: CodeRepoCheckBusy, Other: CodeRepoCheckFailed}
+	case Rehearse:
+		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -210,6 +210,12 @@ const (
 	CodeRepoCheckFailed   Code = 4101 // the repository could not be checked
 	CodeRepoCheckFound    Code = 4102 // it was, and is not whole
 	CodeRepoCheckBusy     Code = 4103 // another job holds the server
+
+	CodeRehearseNoServer Code = 4200
+	CodeRehearseFailed   Code = 4201 // there could be no rehearsal
+	CodeRehearseUnproven Code = 4202 // there was one, and it proves nothing
+	CodeRehearseBusy     Code = 4203 // another job holds the server
+	CodeRehearseNoBackup Code = 4204 // or no such position
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

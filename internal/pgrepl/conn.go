@@ -2,6 +2,7 @@ package pgrepl
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type Params struct {
 	Target      Target
 	User        string
 	Password    vault.Secret
+	Database    string // for [ConnectSQL]; "postgres" when empty
 	Application string // application_name; "pgmoneta" when empty
 	TLS         TLS
 }
@@ -113,7 +115,7 @@ func (p Params) conninfo() string {
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 	words := []string{
 		"host", p.Host, "port", strconv.Itoa(p.Port), "user", p.User, "password", "not this one",
-		"dbname", "postgres", "sslmode", p.TLS.mode(), "sslrootcert", p.TLS.CA, "sslcert", p.TLS.Cert, "sslkey", p.TLS.Key,
+		"dbname", cmp.Or(p.Database, "postgres"), "sslmode", p.TLS.mode(), "sslrootcert", p.TLS.CA, "sslcert", p.TLS.Cert, "sslkey", p.TLS.Key,
 		"channel_binding", p.TLS.binding(),
 	}
 	var b strings.Builder
@@ -148,7 +150,7 @@ func Connect(ctx context.Context, p Params) (*Conn, error) {
 	return connect(ctx, p, map[string]string{"replication": "true"})
 }
 
-// ConnectSQL opens a plain connection to the database "postgres".
+// ConnectSQL opens a plain connection to a database.
 func ConnectSQL(ctx context.Context, p Params) (*Conn, error) {
 	return connect(ctx, p, map[string]string{})
 }
@@ -272,6 +274,9 @@ func (c *Conn) Close() {
 	defer cancel()
 	_ = c.conn.Close(ctx)
 }
+
+// Closed reports whether the connection is of no use any more.
+func (c *Conn) Closed() bool { return c.conn.IsClosed() }
 
 // Address returns the member that answered.
 func (c *Conn) Address() Address { return c.address }

@@ -41,6 +41,7 @@ type RehearsalCheck struct {
 	Database string        `json:"database"`
 	Name     string        `json:"name"`
 	Problem  string        `json:"problem,omitempty"` // empty if it passed
+	Note     string        `json:"note,omitempty"`    // what there is to know about it
 	Elapsed  time.Duration `json:"elapsed_ns"`
 }
 
@@ -74,4 +75,25 @@ func (r *Repository) Rehearsal(ctx context.Context, l Label) (*Rehearsal, error)
 		return nil, fmt.Errorf("server %q: the record of the rehearsal of backup %s: %w", r.server, l, err)
 	}
 	return &h, nil
+}
+
+// LastRehearsal returns the newest rehearsal of all backups that are listed, nil if
+// there was none. Records that cannot be read are passed over.
+func (r *Repository) LastRehearsal(ctx context.Context) (Label, *Rehearsal, error) {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	var newest *Rehearsal
+	var of Label
+	for _, l := range labels {
+		h, err := r.Rehearsal(ctx, l)
+		if ctx.Err() != nil {
+			return "", nil, context.Cause(ctx)
+		}
+		if err == nil && h != nil && (newest == nil || h.At.After(newest.At)) {
+			newest, of = h, l
+		}
+	}
+	return of, newest, nil
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.WALCheck:   h.walCheck,
 		mgmt.RepoCheck:  h.repoCheck,
 		mgmt.RepoStats:  h.repoStats,
+		mgmt.Rehearse:   h.rehearse,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -179,6 +181,16 @@ func (h handler) repoStats(_ context.Context, _ *mgmt.Request, v *server) (mgmt.
 		return nil, err
 	}
 	return mgmt.AnswerRepoStats(result.Repo), nil
+}
+
+// rehearse restores a backup for proof and starts PostgreSQL on it. Without more
+// words it is the newest, to the end of the WAL.
+func (h handler) rehearse(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	result, err := h.job(v, job.Rehearse, job.Spec{Backup: cmp.Or(req.Backup(), "newest"), Position: cmp.Or(req.Args.Text("Position"), "latest")})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.AnswerRehearsal(v.name, result.Backup.Label, result.Rehearsal)
 }
 
 // described are the members that backup, list and restore share.
@@ -371,11 +383,24 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 	if details {
 		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(list)
 		h.walStatus(d, snap)
+		d["LastRehearsal"] = v.lastRehearsal()
 		if err := h.holeStatus(ctx, d, v); err != nil {
 			return nil, 0, err
 		}
 	}
 	return d, size, nil
+}
+
+// lastRehearsal describes the last rehearsal without its checks.
+func (v *server) lastRehearsal() mgmt.Document {
+	last := v.rehearsed.Load()
+	if last == nil {
+		return mgmt.Document{}
+	}
+	d := mgmt.RehearsalDocument(last.result)
+	d["Backup"] = string(last.label)
+	delete(d, "Checks")
+	return d
 }
 
 // walStatus adds what C pgmoneta did not tell: how far WAL is, and what is wrong.

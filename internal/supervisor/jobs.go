@@ -51,6 +51,9 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 	start.Job = spec
 	result, err := s.inSlot(v, start)
 	v.catalogChanged()
+	if result.Rehearsal != nil {
+		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})
+	}
 	if kind == job.Backup && (err != nil || result.Failure != nil) {
 		v.countFailure(result.Failure)
 	}

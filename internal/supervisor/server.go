@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,16 @@ type server struct {
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
 
+	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
+
 	mu       sync.Mutex
 	failures map[string]uint64 // of backups, by class
+}
+
+// rehearsed is a rehearsal and the backup it was about.
+type rehearsed struct {
+	label  repo.Label
+	result *repo.Rehearsal
 }
 
 func newServer(index int, name, baseDir string, keys repo.Keys, slot *shmem.Server, log *slog.Logger) (*server, error) {
@@ -59,6 +68,9 @@ func (v *server) refresh(ctx context.Context) {
 	t := time.NewTicker(catalogInterval)
 	defer t.Stop()
 	failed := ""
+	if label, h, err := v.repo.LastRehearsal(ctx); err == nil && h != nil {
+		v.rehearsed.CompareAndSwap(nil, &rehearsed{label, h})
+	}
 	for {
 		list, err := v.repo.Backups(ctx)
 		if err == nil {
@@ -135,8 +147,17 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key, Bound: sc.TLSBound},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100,
-		Log: job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
+		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
+		Log:       job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
+}
+
+// scratch is where rehearsals of a server restore to.
+func scratch(c *config.Config, sc *config.Server) string {
+	if dir := c.Workspace(sc); dir != "" {
+		return filepath.Join(dir, sc.Name)
+	}
+	return filepath.Join(c.Main.BaseDir, sc.Name, "tmp")
 }
 
 // keys tells how the repositories are sealed.

@@ -65,6 +65,11 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server 
 			}
 		}
 	}
+	if last := v.rehearsed.Load(); last != nil {
+		h := last.result
+		m.Rehearsal = &metrics.Rehearsal{At: h.At, Proven: h.Proven(), Started: h.Started, RTO: h.RTO, Restore: h.Restore, RestoreBytes: uint64(h.RestoreBytes),
+			Replay: h.Replay, ReplayBytes: uint64(h.ReplayTo - h.ReplayFrom)}
+	}
 	m.TotalBytes = m.BackupBytes + m.WAL.Bytes
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -79,6 +79,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.delete(ctx)
 	case job.CheckRepo:
 		return w.checkRepo(ctx)
+	case job.Rehearse:
+		return w.rehearse(ctx)
 	}
 	return job.Result{}, fmt.Errorf("unknown job %q", w.Kind)
 }
