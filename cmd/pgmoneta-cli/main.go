@@ -139,6 +139,7 @@ func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Docum
 // await sends the request and waits for the response.
 func (p *program) await(ctx context.Context, client *mgmt.Client, conn connection, c call) (mgmt.Document, int) {
 	client.Version, client.Output, client.Now = version.Version, mgmt.Output(conn.format), p.now
+	client.Coding, client.Keys = conn.coding, p.masterKey
 	doc, err := client.Call(ctx, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
 		p.complain(fmt.Sprintf("interrupted: %s goes on in the daemon", c.form.name()))

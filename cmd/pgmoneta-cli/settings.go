@@ -17,6 +17,26 @@ import (
 type connection struct {
 	socket string
 	format console.Format
+	coding mgmt.Coding
+}
+
+// The words of --compress and --encrypt by their codes.
+func compressWords() []string { return []string{"none", "gz", "zstd", "lz4", "bz2"} }
+func encryptWords() []string  { return []string{"none", "aes256", "aes192", "aes128", "aes"} }
+
+// coding returns how the frames of a connection are written. On a socket there is
+// nothing to save and nobody to hide from, so that only options say otherwise.
+func coding(o *console.Args) (c mgmt.Coding) {
+	if i := slices.Index(compressWords(), o.Value("--compress")); i > 0 {
+		c.Compression = mgmt.Compression(i)
+	}
+	if i := slices.Index(encryptWords(), o.Value("--encrypt")); i > 0 {
+		c.Encryption = mgmt.Encryption(i)
+	}
+	if c.Encryption > mgmt.EncryptionAES128 { // "aes"
+		c.Encryption = mgmt.EncryptionAES256
+	}
+	return c
 }
 
 // checkOptions refuses options whose value makes no sense, before anything is connected.
@@ -26,15 +46,11 @@ func checkOptions(o *console.Args) error {
 			return &usageError{message: "Format type is not correct: use text, json or raw"}
 		}
 	}
-	if err := oneOf(o, "--compress", "none", "gz", "zstd", "lz4", "bz2"); err != nil {
+	if err := oneOf(o, "--compress", compressWords()...); err != nil {
 		return err
 	}
-	if err := oneOf(o, "--encrypt", "none", "aes", "aes256", "aes192", "aes128"); err != nil {
+	if err := oneOf(o, "--encrypt", encryptWords()...); err != nil {
 		return err
-	}
-	// Encryption that was asked for is never left out silently. Compression only saves bytes; on a socket there is nothing to save.
-	if o.Has("--encrypt") && o.Value("--encrypt") != "none" {
-		return errors.New("encryption of the connection is not in this version: a Unix socket needs none, leave --encrypt (-E) out")
 	}
 	if o.Has("--sort") && sortOrder(o.Value("--sort")) == "" {
 		return fmt.Errorf("sort order '%s' is not known: use asc or desc", o.Value("--sort"))
@@ -83,7 +99,7 @@ func (p *program) locate(o *console.Args) (connection, error) {
 	if o.Has("--format") {
 		format, err = console.ParseFormat(o.Value("--format"))
 	}
-	return connection{socket: filepath.Join(cli.UnixSocketDir, mgmt.SocketName), format: format}, err
+	return connection{socket: filepath.Join(cli.UnixSocketDir, mgmt.SocketName), format: format, coding: coding(o)}, err
 }
 
 // configFile returns the file of --config, or the first that exists of those looked for without it.

@@ -25,8 +25,8 @@ Options:
   -U, --user NAME        remote management, not in this version
   -P, --password TEXT    remote management, not in this version
   -L, --logfile FILE     accepted and not used: everything is reported on standard error
-  -C, --compress CODEC   accepted and not used on a Unix socket
-  -E, --encrypt CIPHER   only none in this version
+  -C, --compress CODEC   none, gz, zstd, lz4 or bz2: how request and response travel
+  -E, --encrypt CIPHER   none, aes256 (aes), aes192 or aes128: the same; needs the daemon's master key
 
 A backup is a label or one of oldest, newest, latest. A position is a comma-separated list of latest (all WAL there
 is), current or immediate, name=X, xid=X, lsn=X, time=X, inclusive=X, timeline=X, action=X, primary, replica.

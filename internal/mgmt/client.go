@@ -28,6 +28,8 @@ type Client struct {
 	Version string           // sent as ClientVersion
 	Output  Output           // sent as Output
 	Now     func() time.Time // for Timestamp; default time.Now
+	Coding  Coding           // of the request; the response has the same, or none if the request was not understood
+	Keys    KeySource        // for encrypted frames
 
 	conn net.Conn
 }
@@ -62,7 +64,7 @@ func (c *Client) Call(ctx context.Context, cmd Command, args Document) (Document
 }
 
 func (c *Client) call(cmd Command, args Document) (Document, error) {
-	frame, err := appendFrame(nil, c.request(cmd, args))
+	frame, err := newFrame(c.request(cmd, args), c.Coding, c.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +86,8 @@ func (c *Client) request(cmd Command, args Document) Document {
 		"Header": Document{
 			"ClientVersion": c.Version,
 			"Command":       int64(cmd),
-			"Compression":   int64(0),
-			"Encryption":    int64(0),
+			"Compression":   int64(c.Coding.Compression),
+			"Encryption":    int64(c.Coding.Encryption),
 			"Output":        int64(c.Output),
 			"Timestamp":     c.Now().Format("20060102150405"),
 		},
@@ -108,5 +110,9 @@ func (c *Client) response() (Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Decode(body)
+	text, err := h.coding.decode(body, maxResponse, c.Keys)
+	if err != nil {
+		return nil, err
+	}
+	return Decode(text)
 }

@@ -144,7 +144,8 @@ func TestCallReportsUnusableResponses(t *testing.T) {
 		{"closed at once", nil, ErrNoResponse.Error()},
 		{"half a header", []byte{0, 0, 0}, "unexpected EOF"},
 		{"half a body", frame("{}    ")[:8], "2 of 6 bytes"},
-		{"compressed", []byte{3, 0, 0, 0, 0, 0}, "compression 3"},
+		{"empty LZ4", []byte{3, 0, 0, 0, 0, 0}, "unexpected EOF"},
+		{"a code of nobody", []byte{9, 0, 0, 0, 0, 0}, "compression 9"},
 		{"array", frame("[]"), "want an object"},
 	}
 	for _, tt := range tests {

@@ -12,8 +12,8 @@ import (
 // Layout of the header of a frame:
 //
 //	offset size
-//	0      1    compression code of the body: 0 none
-//	1      1    encryption code of the body: 0 none
+//	0      1    [Compression] of the body
+//	1      1    [Encryption] of the body
 //	2      4    length of the body in bytes, big-endian
 const headerSize = 6
 
@@ -27,19 +27,17 @@ const maxResponse = math.MaxUint32
 // ErrTooLong reports a body beyond the limit of its reader.
 var ErrTooLong = errors.New("frame too long")
 
-// A CodecError reports a frame whose body is compressed or encrypted.
-type CodecError struct {
-	Compression, Encryption byte
-}
+// A CodingError reports codes of a frame that the protocol does not define.
+type CodingError struct{ Coding Coding }
 
-func (e *CodecError) Error() string {
-	return fmt.Sprintf("frame with compression %d and encryption %d: this version reads plain frames only: "+
-		"use compression none and encryption none", e.Compression, e.Encryption)
+func (e *CodingError) Error() string {
+	return fmt.Sprintf("frame with compression %d and encryption %d: compressions are 0 to %d, encryptions 0 to %d",
+		e.Coding.Compression, e.Coding.Encryption, CompressionBzip2, EncryptionAES128)
 }
 
 type header struct {
-	compression, encryption byte
-	length                  uint32
+	coding Coding
+	length uint32
 }
 
 func readHeader(r io.Reader) (header, error) {
@@ -47,13 +45,13 @@ func readHeader(r io.Reader) (header, error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return header{}, fmt.Errorf("read frame header: %w", err)
 	}
-	return header{compression: b[0], encryption: b[1], length: binary.BigEndian.Uint32(b[2:])}, nil
+	return header{coding: Coding{Compression(b[0]), Encryption(b[1])}, length: binary.BigEndian.Uint32(b[2:])}, nil
 }
 
 // check refuses a frame before its body is read.
 func (h header) check(limit uint32) error {
-	if h.compression != 0 || h.encryption != 0 {
-		return &CodecError{Compression: h.compression, Encryption: h.encryption}
+	if !h.coding.known() {
+		return &CodingError{h.coding}
 	}
 	if h.length > limit {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, h.length, limit)
@@ -74,18 +72,26 @@ func readBody(r io.Reader, h header) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// appendFrame appends doc as a plain frame. Header and body leave in one write: readers of
+// newFrame returns doc as a frame. Header and body leave in one write: readers of
 // 0.22 give up after a hundred partial reads.
-func appendFrame(dst []byte, doc Document) ([]byte, error) {
-	start := len(dst)
-	frame, err := doc.Append(append(dst, make([]byte, headerSize)...))
+func newFrame(doc Document, coding Coding, keys KeySource) ([]byte, error) {
+	text, err := doc.Append(make([]byte, headerSize))
 	if err != nil {
 		return nil, err
 	}
-	length := len(frame) - start - headerSize
+	frame := text
+	if !coding.plain() {
+		body, err := coding.encode(text[headerSize:], keys)
+		if err != nil {
+			return nil, err
+		}
+		frame = append(make([]byte, headerSize), body...)
+	}
+	length := len(frame) - headerSize
 	if uint64(length) > math.MaxUint32 {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLong, length)
 	}
-	binary.BigEndian.PutUint32(frame[start+2:], uint32(length))
+	frame[0], frame[1] = byte(coding.Compression), byte(coding.Encryption)
+	binary.BigEndian.PutUint32(frame[2:], uint32(length))
 	return frame, nil
 }

@@ -35,7 +35,8 @@ type Options struct {
 	BodyTimeout   time.Duration // from then until the body is complete; default 30 s
 	WriteTimeout  time.Duration // for the whole response; default 30 s
 
-	Now func() time.Time // default time.Now
+	Keys KeySource        // for encrypted frames; without it they are refused
+	Now  func() time.Time // default time.Now
 }
 
 func (o Options) withDefaults() Options {
@@ -149,7 +150,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	doc, unread, err := s.receive(ctx, conn)
+	doc, coding, unread, err := s.receive(ctx, conn)
 	if errors.Is(err, io.EOF) {
 		return // nobody is waiting for an answer
 	}
@@ -159,34 +160,39 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	} else {
 		reply = s.answer(ctx, doc)
 	}
-	s.send(conn, reply)
+	s.send(conn, reply, coding)
 	if unread {
 		s.drain(ctx, conn)
 	}
 }
 
-// receive reads the request. unread tells that the client may still be sending; an error that is
+// receive reads the request, and how the response is to be coded: like the request, or plain
+// when that was not understood. unread tells that the client may still be sending; an error that is
 // io.EOF that it sent nothing at all.
-func (s *Server) receive(ctx context.Context, conn net.Conn) (doc Document, unread bool, err error) {
+func (s *Server) receive(ctx context.Context, conn net.Conn) (doc Document, coding Coding, unread bool, err error) {
 	if err := s.allow(ctx, conn, s.opt.HeaderTimeout); err != nil {
-		return nil, true, err
+		return nil, Coding{}, true, err
 	}
 	h, err := readHeader(conn)
 	if err != nil {
-		return nil, true, explain(ctx, err)
+		return nil, Coding{}, true, explain(ctx, err)
 	}
 	if err := h.check(MaxRequest); err != nil {
-		return nil, true, err
+		return nil, Coding{}, true, err
 	}
 	if err := s.allow(ctx, conn, s.opt.BodyTimeout); err != nil {
-		return nil, true, err
+		return nil, h.coding, true, err
 	}
 	body, err := readBody(conn, h)
 	if err != nil {
-		return nil, true, explain(ctx, err)
+		return nil, h.coding, true, explain(ctx, err)
 	}
-	doc, err = decode(body, maxRequestValues)
-	return doc, false, err
+	text, err := h.coding.decode(body, MaxRequest, s.opt.Keys)
+	if err != nil {
+		return nil, Coding{}, false, err // who has another master key could not read a sealed refusal
+	}
+	doc, err = decode(text, maxRequestValues)
+	return doc, h.coding, false, err
 }
 
 // allow gives the client until timeout for the next read. The order matters: a server that stops
@@ -241,13 +247,13 @@ func (s *Server) refuse(req *Request, err error) Document {
 	return req.failure(&Error{Code: req.Command.Codes().Other, Err: err}, s.opt.Version)
 }
 
-func (s *Server) send(conn net.Conn, reply Document) {
-	frame, err := appendFrame(nil, reply)
+func (s *Server) send(conn net.Conn, reply Document, coding Coding) {
+	frame, err := newFrame(reply, coding, s.opt.Keys)
 	if err != nil {
 		s.opt.Log.Error("management response not sent as built", "err", err)
 		internal := &Error{Code: CodeBadPayload, Err: errors.New("internal error: the daemon's log has the details")}
-		// It holds nothing that cannot be encoded.
-		frame, _ = appendFrame(nil, (*Request)(nil).failure(internal, s.opt.Version))
+		// It holds nothing that cannot be encoded, and nothing secret.
+		frame, _ = newFrame((*Request)(nil).failure(internal, s.opt.Version), Coding{}, nil)
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(s.opt.WriteTimeout)); err != nil {
 		return

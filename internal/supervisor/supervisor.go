@@ -368,7 +368,7 @@ func (l *listeners) bindSocket(s *Supervisor, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	server := mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger})
+	server := mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
 	l.socket = serve(s, "management", func(ctx context.Context) error { return server.Serve(ctx, ln) })
 	return nil
 }

@@ -130,6 +130,7 @@ func TestNothingOfTheDatabaseIsLegible(t *testing.T) {
 		plant(t, s, 3)
 		d.must(t, "backup", "primary")
 		d.must(t, "verify", "primary", "oldest", d.path("verified"), "all")
+		d.must(t, "-C", "zstd", "-E", "aes256", "info", "primary", "newest") // with the new key
 		look("after the master key was rotated")
 		// From the first backup, over WAL of both keys.
 		target := filepath.Join(t.TempDir(), "restore")
