@@ -104,7 +104,7 @@ func owners() map[string][]string {
 		"github.com/klauspost/compress":       {"internal/container", "internal/mgmt"},
 		"github.com/pierrec/lz4/v4":           {"internal/container", "internal/mgmt"},
 		"github.com/dsnet/compress":           {"internal/container", "internal/mgmt"},
-		"golang.org/x/term":                   {"internal/logging", "cmd/pgmoneta-admin"},
+		"golang.org/x/term":                   {"internal/logging", "cmd/pgmoneta-admin", "cmd/pgmoneta-cli"},
 		"unsafe":                              {"internal/shmem"},
 		"C":                                   nil,
 	}

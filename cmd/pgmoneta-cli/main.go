@@ -7,8 +7,6 @@
 //   - a pgmoneta.conf serves as configuration, because it names the socket too, and the key output is honoured
 //   - compress, decompress, encrypt and decrypt are always done by the daemon, never by this program
 //
-// This version reaches the daemon through its Unix socket only.
-//
 // Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.
 package main
 
@@ -36,12 +34,13 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now}
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // A program is one run with everything it takes from its surroundings.
 type program struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) (string, bool)
 	now            func() time.Time
@@ -126,6 +125,15 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 
 // send returns the daemon's response, or the exit status when there is none.
 func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Document, int) {
+	if conn.remote != "" {
+		client, err := p.dialRemote(ctx, conn)
+		if err != nil {
+			p.complain(err.Error())
+			return nil, exitUsage
+		}
+		defer func() { _ = client.Close() }()
+		return p.await(ctx, client, conn, c)
+	}
 	client, err := mgmt.Dial(ctx, conn.socket)
 	if err != nil {
 		p.complain(fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+

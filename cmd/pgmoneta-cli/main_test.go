@@ -149,7 +149,7 @@ func transcript(t *testing.T, dir, script string) string {
 			continue
 		}
 		var stdout, stderr bytes.Buffer
-		p := &program{stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
+		p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
 		args := split(strings.ReplaceAll(strings.TrimSpace(command), "DIR", dir))
 		status := p.run(context.Background(), args)
 
@@ -269,7 +269,7 @@ func TestConfigurationDirectory(t *testing.T) {
 
 	var stdout, stderr bytes.Buffer
 	env := func(name string) (string, bool) { return dir, name == "PGMONETA_CONFIG_DIR" }
-	p := &program{stdout: &stdout, stderr: &stderr, env: env, now: clock}
+	p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: env, now: clock}
 	if status := p.run(context.Background(), []string{"ping"}); status != 0 || !strings.Contains(stdout.String(), "Status: true") {
 		t.Errorf("ping = %d\n%s%s", status, stdout.String(), stderr.String())
 	}
@@ -285,7 +285,7 @@ func TestInterruptLeavesTheJobAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	p := &program{stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
+	p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
 	conn := connection{socket: filepath.Join(filepath.Dir(conf), mgmt.SocketName)}
 	parsed, err := parse("backup slow")
 	if err != nil {

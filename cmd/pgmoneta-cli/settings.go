@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,13 +10,17 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
 // A connection says where the daemon is and how its response is printed.
 type connection struct {
-	socket string
-	format console.Format
-	coding mgmt.Coding
+	socket   string
+	remote   string // address of a daemon elsewhere, which comes before the socket
+	user     string // of the remote daemon, "" to ask
+	password *vault.Secret
+	format   console.Format
+	coding   mgmt.Coding
 }
 
 // The words of --compress and --encrypt by their codes.
@@ -55,10 +58,6 @@ func checkOptions(o *console.Args) error {
 	if o.Has("--sort") && sortOrder(o.Value("--sort")) == "" {
 		return fmt.Errorf("sort order '%s' is not known: use asc or desc", o.Value("--sort"))
 	}
-	if o.Has("--host") && o.Has("--port") {
-		return errors.New("remote management (--host, --port) is not in this version: " +
-			"run pgmoneta-cli on the daemon's machine with a configuration that names its unix_socket_dir")
-	}
 	return nil
 }
 
@@ -81,25 +80,34 @@ func sortOrder(word string) string {
 	}
 }
 
-// locate finds the socket in the configuration file.
+// locate finds the daemon: with options, or in the configuration file.
 func (p *program) locate(o *console.Args) (connection, error) {
+	cli := &config.CLI{}
 	path, err := p.configFile(o)
+	if err == nil {
+		cli, err = config.ParseCLI(path)
+	} else if o.Has("--host") && o.Has("--port") {
+		err = nil // everything is said
+	}
 	if err != nil {
 		return connection{}, err
 	}
-	cli, err := config.ParseCLI(path)
-	if err != nil {
+	c := connection{format: console.Format(cli.Output), coding: coding(o), user: o.Value("--user")}
+	if o.Has("--password") {
+		s := vault.NewSecret(o.Value("--password"))
+		c.password = &s
+	}
+	if c.remote, err = address(o, cli); err != nil {
 		return connection{}, err
 	}
-	if cli.UnixSocketDir == "" {
-		return connection{}, fmt.Errorf("%s has no unix_socket_dir: set it to the directory of the daemon's socket "+
-			"(remote management is not in this version)", path)
+	if c.remote == "" && cli.UnixSocketDir == "" {
+		return connection{}, fmt.Errorf("%s has no unix_socket_dir: set it to the directory of the daemon's socket, or use '--host' (-h) and '--port' (-p)", path)
 	}
-	format := console.Format(cli.Output)
+	c.socket = filepath.Join(cli.UnixSocketDir, mgmt.SocketName)
 	if o.Has("--format") {
-		format, err = console.ParseFormat(o.Value("--format"))
+		c.format, err = console.ParseFormat(o.Value("--format"))
 	}
-	return connection{socket: filepath.Join(cli.UnixSocketDir, mgmt.SocketName), format: format, coding: coding(o)}, err
+	return c, err
 }
 
 // configFile returns the file of --config, or the first that exists of those looked for without it.

@@ -20,10 +20,10 @@ Options:
   -V, --version          print the version
   -?, --help             print this
 
-  -h, --host HOST        remote management, not in this version
-  -p, --port PORT        remote management, not in this version
-  -U, --user NAME        remote management, not in this version
-  -P, --password TEXT    remote management, not in this version
+  -h, --host HOST        a daemon on another machine: its host,
+  -p, --port PORT        its management port,
+  -U, --user NAME        an administrator,
+  -P, --password TEXT    whose password everybody on this machine sees: better PGMONETA_PASSWORD, or be asked
   -L, --logfile FILE     accepted and not used: everything is reported on standard error
   -C, --compress CODEC   none, gz, zstd, lz4 or bz2: how request and response travel
   -E, --encrypt CIPHER   none, aes256 (aes), aes192 or aes128: the same; needs the daemon's master key

@@ -126,9 +126,10 @@ func daemon(flags config.Flags) error {
 	master := masterKey()
 	s, err := supervisor.New(supervisor.Options{
 		Config: c, Files: files, Log: log, Level: level, Segment: segment,
-		LoadUsers: func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users, master) },
-		MasterKey: master,
-		Reload:    notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		LoadUsers:  func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users, master) },
+		LoadAdmins: func() (*vault.Users, error) { return loadAdmins(files.Admins, master) },
+		MasterKey:  master,
+		Reload:     notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)
@@ -176,6 +177,18 @@ func loadUsers(c *config.Config, path string, masterKey func() (*vault.MasterKey
 	}
 	known := func(user string) bool { _, ok := users.Lookup(user); return ok }
 	return users, c.ValidateUsers(known)
+}
+
+// loadAdmins reads the admins file. Without one nobody can log in over TCP.
+func loadAdmins(path string, masterKey func() (*vault.MasterKey, error)) (*vault.Users, error) {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || path == "" {
+		return nil, nil
+	}
+	master, err := masterKey()
+	if err != nil {
+		return nil, fmt.Errorf("invalid master key file: %w", err)
+	}
+	return vault.LoadUsers(path, master)
 }
 
 func openLog(c *config.Config, level *slog.LevelVar, segment *shmem.Segment) (*logging.Log, error) {

@@ -103,7 +103,7 @@ type Main struct {
 	LogLinePrefix   string // strftime pattern
 	LogMode         LogMode
 
-	TLS      bool // TLS on the remote management port
+	TLS      TLSMode // on the remote management port
 	TLSFiles TLSFiles
 
 	BlockingTimeout    time.Duration

@@ -189,7 +189,7 @@ func mainKeys() []key[Main] {
 		boolean("rehearse_amcheck", func(m *Main) *bool { return &m.RehearseAmcheck }).live(),
 		path("passfile", func(m *Main) *string { return &m.Passfile }),
 
-		boolean("tls", func(m *Main) *bool { return &m.TLS }).onRestart(),
+		enum("tls", func(m *Main) *TLSMode { return &m.TLS }, tlsModeWords).onRestart(),
 		duration("blocking_timeout", 30*time.Second, func(m *Main) *time.Duration { return &m.BlockingTimeout }).live(),
 		path("pidfile", func(m *Main) *string { return &m.PIDFile }).onRestart(),
 		enum("update_process_title", func(m *Main) *ProcessTitle { return &m.UpdateProcessTitle }, titleWords).onRestart(),

@@ -38,6 +38,21 @@ func (c Codec) levels() (lowest, highest int, ok bool) {
 	return 0, 0, false
 }
 
+// A TLSMode says whether remote clients may or must encrypt their connection.
+type TLSMode int
+
+// Values of tls.
+const (
+	TLSOff     TLSMode = 0
+	TLSOn      TLSMode = 1 // for clients that ask for it, as in C pgmoneta
+	TLSRequire TLSMode = 2 // clear text is refused
+)
+
+// String returns the word of the key.
+func (m TLSMode) String() string {
+	return enumName(m, map[TLSMode]string{TLSOff: "off", TLSOn: "on", TLSRequire: "require"})
+}
+
 // A WALSync says when received WAL is made durable and acknowledged.
 type WALSync int
 

@@ -45,6 +45,10 @@ var (
 		{"on", true}, {"off", false}, {"true", true}, {"false", false},
 		{"yes", true}, {"no", false}, {"1", true}, {"0", false},
 	}
+	tlsModeWords = []word[TLSMode]{
+		{"on", TLSOn}, {"off", TLSOff}, {"require", TLSRequire}, {"true", TLSOn}, {"false", TLSOff},
+		{"yes", TLSOn}, {"no", TLSOff}, {"1", TLSOn}, {"0", TLSOff},
+	}
 	tristateWords = []word[Tristate]{
 		{"yes", Yes}, {"no", No}, {"on", Yes}, {"off", No},
 		{"true", Yes}, {"false", No}, {"1", Yes}, {"0", No},

@@ -75,6 +75,27 @@ func NewServer(h Handler, o Options) *Server {
 // Serve answers the connections of ln, which it closes, until ctx ends. Then it stops reading, lets the requests
 // being handled finish and answer, and returns nil. Another error is the listener's and ends nothing else.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.run(ctx, ln, s.serve)
+}
+
+// ServeRemote is Serve for clients that have to log in first.
+func (s *Server) ServeRemote(ctx context.Context, ln net.Listener, door *Door) error {
+	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn) {
+		defer func() { _ = conn.Close() }()
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+		admitted, user, err := door.admit(ctx, conn)
+		stop()
+		if err != nil {
+			s.opt.Log.Warn("remote management refused", "address", conn.RemoteAddr().String(), "user", user, "err", err)
+			return
+		}
+		s.opt.Log.Debug("remote management", "address", conn.RemoteAddr().String(), "user", user)
+		s.serve(ctx, admitted)
+	})
+}
+
+// run accepts connections and has each served in a goroutine of its own.
+func (s *Server) run(ctx context.Context, ln net.Listener, serve func(context.Context, net.Conn)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -101,7 +122,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		clients.Go(func() {
 			defer func() { <-slots }()
-			s.serve(ctx, conn)
+			serve(ctx, conn)
 		})
 	}
 }

@@ -56,6 +56,9 @@ type Options struct {
 	// LoadUsers reads the users file and checks it against a configuration. It
 	// is called at the start and at each reload; its result may be nil.
 	LoadUsers func(*config.Config) (*vault.Users, error)
+	// LoadAdmins reads the admins file, who may log in over TCP. It is called at the
+	// start and at each reload; its result may be nil.
+	LoadAdmins func() (*vault.Users, error)
 	// MasterKey returns the master key as it is now. It is called whenever a
 	// worker starts; nil means that there is none.
 	MasterKey func() (*vault.MasterKey, error)
@@ -76,6 +79,7 @@ type Supervisor struct {
 	Options
 	config  atomic.Pointer[config.Config] // current; the one in Options is that of the start
 	users   atomic.Pointer[vault.Users]
+	admins  atomic.Pointer[vault.Users]
 	servers []*server // never changes
 	stop    context.CancelCauseFunc
 	ctx     context.Context
@@ -119,7 +123,28 @@ func New(o Options) (*Supervisor, error) {
 		}
 		s.users.Store(users)
 	}
-	return s, nil
+	return s, s.loadAdmins()
+}
+
+func (s *Supervisor) loadAdmins() error {
+	if s.LoadAdmins == nil {
+		return nil
+	}
+	admins, err := s.LoadAdmins()
+	if err != nil {
+		return err
+	}
+	s.admins.Store(admins)
+	return nil
+}
+
+// adminPassword returns the password of an administrator.
+func (s *Supervisor) adminPassword(user string) (vault.Secret, bool) {
+	admins := s.admins.Load()
+	if admins == nil {
+		return vault.Secret{}, false
+	}
+	return admins.Lookup(user)
 }
 
 // sealable refuses encryption that cannot be done: a plain copy where an encrypted
@@ -154,10 +179,8 @@ func without(c *config.Config) []string {
 			names = append(names, name)
 		}
 	}
-	note(c.Main.Management > 0, "management")
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
-	note(c.Main.TLS, "tls")
 	note(c.Main.Verification > 0, "verification")
 	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
 	for _, s := range c.Servers {
@@ -295,6 +318,9 @@ func (s *Supervisor) reload() (restart bool, err error) {
 		}
 		s.users.Store(users)
 	}
+	if err := s.loadAdmins(); err != nil {
+		return false, err
+	}
 	for _, ch := range config.Changes(old, next) {
 		if applied[ch.Key] {
 			s.Log.Info("reloaded", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
@@ -307,7 +333,7 @@ func (s *Supervisor) reload() (restart bool, err error) {
 	s.config.Store(current)
 	s.Level.Set(current.Main.LogLevel)
 	s.Segment.Generation().Add(1)
-	if current.Main.Metrics != old.Main.Metrics {
+	if current.Main.Metrics != old.Main.Metrics || current.Main.Management != old.Main.Management {
 		s.listeners.rebind(s, current)
 	}
 	return restart, nil
@@ -316,15 +342,16 @@ func (s *Supervisor) reload() (restart bool, err error) {
 // applied are the keys whose change a reload carries into the running daemon:
 // at once, or with the next job.
 var applied = map[string]bool{
-	"log_level": true, "metrics": true, "compression": true, "compression_level": true,
+	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
 	"workers": true, "backup_source": true, "cross_check": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.
 type listeners struct {
-	mu      sync.Mutex
-	metrics *service
-	socket  *service
+	mu         sync.Mutex
+	metrics    *service
+	management *service // remote
+	socket     *service
 }
 
 // A service is a listener and the goroutine that serves it.
@@ -360,7 +387,48 @@ func (l *listeners) bind(s *Supervisor, c *config.Config) error {
 	if err := l.bindMetrics(s, c); err != nil {
 		return err
 	}
+	if err := l.bindManagement(s, c); err != nil {
+		return err
+	}
 	return l.bindSocket(s, c)
+}
+
+// bindManagement opens the port for remote clients, if one is configured.
+func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
+	if c.Main.Management <= 0 {
+		return nil
+	}
+	door := mgmt.NewDoor(s.adminPassword, nil, c.Main.TLS == config.TLSRequire)
+	if c.Main.TLS != config.TLSOff {
+		cert, err := loadCertificate(c.Main.TLSFiles, s.Log.Warn)
+		if err != nil {
+			return fmt.Errorf("%s: invalid TLS configuration: %w", c.Path, err)
+		}
+		door.TLS = cert.Config
+	}
+	ln, err := listenTCP(c, c.Main.Management)
+	if err != nil {
+		return fmt.Errorf("management: %w", err)
+	}
+	if s.admins.Load() == nil {
+		s.Log.Warn("nobody can log in to remote management: add users with pgmoneta-admin", "file", s.Files.Admins)
+	}
+	server := s.managementServer()
+	l.management = serve(s, "remote management", func(ctx context.Context) error { return server.ServeRemote(ctx, ln, door) })
+	return nil
+}
+
+func (s *Supervisor) managementServer() *mgmt.Server {
+	return mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+}
+
+// listenTCP listens on a port of the configured host.
+func listenTCP(c *config.Config, port int) (net.Listener, error) {
+	host := c.Main.Host
+	if host == "*" {
+		host = ""
+	}
+	return net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
 func (l *listeners) bindSocket(s *Supervisor, c *config.Config) error {
@@ -368,7 +436,7 @@ func (l *listeners) bindSocket(s *Supervisor, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	server := mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+	server := s.managementServer()
 	l.socket = serve(s, "management", func(ctx context.Context) error { return server.Serve(ctx, ln) })
 	return nil
 }
@@ -377,11 +445,7 @@ func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
 	if c.Main.Metrics <= 0 {
 		return nil
 	}
-	host := c.Main.Host
-	if host == "*" {
-		host = ""
-	}
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(c.Main.Metrics)))
+	ln, err := listenTCP(c, c.Main.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -400,12 +464,18 @@ func (l *listeners) rebind(s *Supervisor, c *config.Config) {
 	if err := l.bindMetrics(s, c); err != nil {
 		s.Log.Error("metrics listener", "err", err)
 	}
-	s.Log.Info("rebound listeners", "metrics", c.Main.Metrics)
+	l.management.close()
+	l.management = nil
+	if err := l.bindManagement(s, c); err != nil {
+		s.Log.Error("remote management listener", "err", err)
+	}
+	s.Log.Info("rebound listeners", "metrics", c.Main.Metrics, "management", c.Main.Management)
 }
 
 func (l *listeners) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.socket.close()
+	l.management.close()
 	l.metrics.close()
 }

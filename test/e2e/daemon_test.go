@@ -45,6 +45,7 @@ type daemon struct {
 	dir     string
 	bin     string
 	metrics int
+	admins  string // admins file, "" for none
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
@@ -109,7 +110,11 @@ func (d *daemon) write(t *testing.T, name, content string) {
 // start starts the daemon and waits until it answers.
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	d.cmd = pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), "-c", d.path("pgmoneta.conf"))
+	args := []string{"-c", d.path("pgmoneta.conf")}
+	if d.admins != "" {
+		args = append(args, "-A", d.admins)
+	}
+	d.cmd = pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), args...)
 	var out bytes.Buffer
 	d.cmd.Stdout, d.cmd.Stderr = &out, &out
 	if err := d.cmd.Start(); err != nil {

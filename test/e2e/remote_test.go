@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+// certify writes a new certificate for 127.0.0.1 and its key, and makes the client trust it.
+func (d *daemon) certify(t *testing.T) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), IsCA: true, BasicConstraintsValid: true,
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	d.write(t, "tls.crt", cert)
+	d.write(t, "tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key})))
+	d.write(t, ".pgmoneta/root.crt", cert)
+	pgtest.Own(t, d.dir)
+}
+
+func TestRemoteManagement(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	port := freePort(t)
+	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, fmt.Sprintf("management = %d", port), "tls = require")
+	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
+	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", "letmein:ß", "user", "add")
+	d.certify(t)
+	conf, err := os.ReadFile(d.path("pgmoneta.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls := "tls_cert_file = " + d.path("tls.crt") + "\ntls_key_file = " + d.path("tls.key") + "\n"
+	d.write(t, "pgmoneta.conf", strings.Replace(string(conf), "tls = require\n", "tls = require\n"+tls, 1))
+	pgtest.Own(t, d.dir)
+	d.admins = d.path("pgmoneta_admins.conf")
+	d.start(t)
+	d.waitStreaming(t, "primary")
+
+	remote := func(password string, args ...string) (string, int) {
+		t.Helper()
+		all := append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "dba", "-P", password, "-F", "raw"}, args...)
+		cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), all...)
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, code := remote("letmein:ß", "-C", "lz4", "-E", "aes256", "status", "details"); code != 0 || !strings.Contains(out, `"Server": "primary"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	began := time.Now()
+	if out, code := remote("wrong", "ping"); code != 1 || !strings.Contains(out, "refused the login") {
+		t.Errorf("wrong password: exit %d: %s", code, out)
+	}
+	if _, code := remote("letmein:ß", "ping"); code != 0 || time.Since(began) > 20*time.Second {
+		t.Errorf("after a failure: exit %d after %s", code, time.Since(began))
+	}
+
+	// A renewed certificate counts from the next connection on, and SIGUSR1 opens
+	// the port again; neither touches the stream.
+	worker := d.worker(t, "primary")
+	d.certify(t)
+	if out, code := remote("letmein:ß", "ping"); code != 0 {
+		t.Errorf("with a new certificate: exit %d: %s", code, out)
+	}
+	if err := syscall.Kill(d.pid(), syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 10*time.Second, "the listeners", func() error {
+		if log, _ := os.ReadFile(d.path("log")); !strings.Contains(string(log), "rebound listeners") {
+			return fmt.Errorf("not bound again")
+		}
+		return nil
+	})
+	if out, code := remote("letmein:ß", "ping"); code != 0 || d.worker(t, "primary") != worker {
+		t.Errorf("after SIGUSR1: exit %d: %s", code, out)
+	}
+
+	if err := os.Remove(d.path(".pgmoneta/root.crt")); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := remote("letmein:ß", "ping"); code != 1 || !strings.Contains(out, "refused the login") {
+		t.Errorf("without TLS: exit %d: %s", code, out)
+	}
+	log, err := os.ReadFile(d.path("log"))
+	if err != nil || !strings.Contains(string(log), "TLS is required") || strings.Contains(string(log), "letmein") {
+		t.Errorf("log: %v\n%s", err, tail(log, 2000))
+	}
+}
