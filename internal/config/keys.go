@@ -19,7 +19,12 @@ type key[S any] struct {
 
 	set func(s *S, value string) error
 	get func(s *S) string // in a form that set accepts
+
+	typed func(s *S) any // value of a [Setting]; nil for the text of get
 }
+
+// as tells how programs see the value.
+func (k key[S]) as(typed func(s *S) any) key[S] { k.typed = typed; return k }
 
 // onRestart marks a key whose change is reported but not applied by a reload.
 func (k key[S]) onRestart() key[S] { k.restart = true; return k }
@@ -62,7 +67,7 @@ func secret[S any](name string, field func(*S) *vault.SecretWire) key[S] {
 }
 
 func port[S any](name string, field func(*S) *int) key[S] {
-	return custom(name, field, parsePort, strconv.Itoa)
+	return custom(name, field, parsePort, strconv.Itoa).as(func(s *S) any { return int64(*field(s)) })
 }
 
 // integer is a number that is raised to least when it is below.
@@ -71,7 +76,7 @@ func integer[S any](name string, least int, field func(*S) *int) key[S] {
 		n, err := parseInt32(v)
 		return max(n, least), err
 	}
-	return custom(name, field, parse, strconv.Itoa)
+	return custom(name, field, parse, strconv.Itoa).as(func(s *S) any { return int64(*field(s)) })
 }
 
 // rate is a number of bytes per second that is raised to least when it is below.
@@ -80,7 +85,7 @@ func rate[S any](name string, least int64, field func(*S) *int64) key[S] {
 		n, err := parseInt(v)
 		return max(n, least), err
 	}
-	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) })
+	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) }).as(func(s *S) any { return *field(s) })
 }
 
 // duration is a time whose empty value means fallback.
@@ -91,7 +96,8 @@ func duration[S any](name string, fallback time.Duration, field func(*S) *time.D
 		}
 		return parseTime(v)
 	}
-	return custom(name, field, parse, func(v time.Duration) string { return strconv.FormatInt(int64(v/time.Second), 10) + "s" })
+	show := func(v time.Duration) string { return strconv.FormatInt(int64(v/time.Second), 10) + "s" }
+	return custom(name, field, parse, show).as(func(s *S) any { return Coded{show(*field(s)), int64(*field(s) / time.Second)} })
 }
 
 func size[S any](name string, field func(*S) *int64) key[S] {
@@ -101,15 +107,22 @@ func size[S any](name string, field func(*S) *int64) key[S] {
 		}
 		return parseSize(v)
 	}
-	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) })
+	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) }).as(func(s *S) any {
+		return Coded{strconv.FormatInt(*field(s), 10) + "B", *field(s)}
+	})
 }
 
 func boolean[S any](name string, field func(*S) *bool) key[S] {
-	return custom(name, field, func(v string) (bool, error) { return parseWord(v, boolWords) }, strconv.FormatBool)
+	return custom(name, field, func(v string) (bool, error) { return parseWord(v, boolWords) }, strconv.FormatBool).as(func(s *S) any { return *field(s) })
 }
 
-func enum[S any, T interface{ String() string }](name string, field func(*S) *T, words []word[T]) key[S] {
-	return custom(name, field, func(v string) (T, error) { return parseWord(v, words) }, T.String)
+// enum is a word with a number.
+func enum[S any, T interface {
+	~int
+	String() string
+}](name string, field func(*S) *T, words []word[T]) key[S] {
+	parse := func(v string) (T, error) { return parseWord(v, words) }
+	return custom(name, field, parse, T.String).as(func(s *S) any { return Coded{(*field(s)).String(), int64(*field(s))} })
 }
 
 // tristate is a boolean whose empty value means that it is left to the main section.
@@ -164,17 +177,21 @@ func mainKeys() []key[Main] {
 		port("console", func(m *Main) *int { return &m.Console }).live(),
 		port("management", func(m *Main) *int { return &m.Management }).live(),
 
-		enum("compression", func(m *Main) *Compression { return &m.Compression }, compressionWords).live(),
+		custom("compression", func(m *Main) *Compression { return &m.Compression }, func(v string) (Compression, error) { return parseWord(v, compressionWords) }, Compression.String).live().
+			as(func(m *Main) any { return Coded{m.Compression.String(), int64(m.Compression.Code())} }),
 		integer("compression_level", -131072, func(m *Main) *int { return &m.CompressionLevel }).live(),
 		integer("workers", 0, func(m *Main) *int { return &m.Workers }).live(),
 		rate("max_rate", 0, func(m *Main) *int64 { return &m.MaxRate }).live(),
 		enum("backup_source", func(m *Main) *BackupSource { return &m.BackupSource }, backupSourceWords).live(),
-		custom("cross_check", func(m *Main) *int { return &m.CrossCheck }, parsePercent, strconv.Itoa),
-		custom("job_nice", func(m *Main) *int { return &m.JobNice }, parseNice, strconv.Itoa).live(),
+		custom("cross_check", func(m *Main) *int { return &m.CrossCheck }, parsePercent, strconv.Itoa).as(func(m *Main) any { return int64(m.CrossCheck) }),
+		custom("job_nice", func(m *Main) *int { return &m.JobNice }, parseNice, strconv.Itoa).live().as(func(m *Main) any { return int64(m.JobNice) }),
 		boolean("progress", func(m *Main) *bool { return &m.Progress }).live(),
-		custom("storage_engine", func(m *Main) *StorageEngine { return &m.StorageEngines }, parseStorage, StorageEngine.String).onRestart(),
-		custom("encryption", func(m *Main) *Encryption { return &m.Encryption }, parseEncryption, Encryption.String).onRestart(),
-		tristate("create_slot", func(m *Main) *Tristate { return &m.CreateSlot }),
+		custom("storage_engine", func(m *Main) *StorageEngine { return &m.StorageEngines }, parseStorage, StorageEngine.String).onRestart().
+			as(func(m *Main) any { return Coded{m.StorageEngines.String(), int64(m.StorageEngines)} }),
+		custom("encryption", func(m *Main) *Encryption { return &m.Encryption }, parseEncryption, Encryption.String).onRestart().
+			as(func(m *Main) any { return Coded{m.Encryption.String(), int64(m.Encryption)} }),
+		tristate("create_slot", func(m *Main) *Tristate { return &m.CreateSlot }).
+			as(func(m *Main) any { return Coded{m.CreateSlot.String(), int64(m.CreateSlot)} }),
 		enum("wal_sync", func(m *Main) *WALSync { return &m.WALSync }, walSyncWords),
 		custom("wal_flush_interval", func(m *Main) *time.Duration { return &m.WALFlushInterval }, parseMoment, time.Duration.String),
 		duration("wal_max_age", 0, func(m *Main) *time.Duration { return &m.WALMaxAge }),
@@ -213,8 +230,9 @@ func logKeys() []key[Main] {
 		enum("log_type", func(m *Main) *LogType { return &m.LogType }, logTypeWords).onRestart().live(),
 		{
 			name: "log_level", settable: true,
-			set: func(m *Main, v string) (err error) { m.LogLevel, err = logging.ParseLevel(v); return err },
-			get: func(m *Main) string { return levelWord(m.LogLevel) },
+			set:   func(m *Main, v string) (err error) { m.LogLevel, err = logging.ParseLevel(v); return err },
+			get:   func(m *Main) string { return levelWord(m.LogLevel) },
+			typed: func(m *Main) any { return Coded{levelWord(m.LogLevel), levelNumber(m.LogLevel)} },
 		},
 		path("log_path", func(m *Main) *string { return &m.LogPath }).live(),
 		size("log_rotation_size", func(m *Main) *int64 { return &m.LogRotationSize }),
@@ -278,11 +296,11 @@ func tlsKeys[S any](at func(*S) *TLSFiles) []key[S] {
 func serverKeys() []key[Server] {
 	keys := []key[Server]{
 		text("host", func(s *Server) *string { return &s.Host }).onRestart().live(),
-		custom("port", func(s *Server) *[]int { return &s.Ports }, parsePorts, showPorts).onRestart().live(),
+		custom("port", func(s *Server) *[]int { return &s.Ports }, parsePorts, showPorts).onRestart().live().as(typedPorts),
 		text("user", func(s *Server) *string { return &s.User }).onRestart().live(),
 		text("wal_slot", func(s *Server) *string { return &s.WALSlot }).onRestart().live(),
 		custom("target", func(s *Server) *Target { return &s.Target }, parseTarget, Target.String).onRestart(),
-		tristate("create_slot", func(s *Server) *Tristate { return &s.CreateSlot }).live(),
+		tristate("create_slot", func(s *Server) *Tristate { return &s.CreateSlot }).live().as(func(s *Server) any { return int64(s.CreateSlot) }),
 		text("follow", func(s *Server) *string { return &s.Follow }).onRestart().live(),
 		path("passfile", func(s *Server) *string { return &s.Passfile }),
 		path("workspace", func(s *Server) *string { return &s.Workspace }).onRestart(),

@@ -36,6 +36,15 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		return mgmt.Response{"Restart": restart}, err
 	case mgmt.ConfLs:
 		return h.confLs(), nil
+	case mgmt.ConfGet:
+		return h.confGet(), nil
+	case mgmt.ConfSet:
+		return h.confSet(ctx, req)
+	case mgmt.Reset:
+		for _, level := range levels {
+			h.Segment.LogCounter(level).Store(0)
+		}
+		return nil, nil
 	case mgmt.Status, mgmt.StatusDetails:
 		return h.status(ctx, req.Command == mgmt.StatusDetails)
 	}
@@ -78,14 +87,6 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	}
 	resp["Server"] = v.name
 	return resp, nil
-}
-
-func (h handler) confLs() mgmt.Response {
-	return mgmt.Response{
-		"main_configuration_path":  h.config.Load().Path,
-		"users_configuration_path": h.Files.Users,
-		"admin_configuration_path": h.Files.Admins,
-	}
 }
 
 // job runs a job and turns its failure into an error.

@@ -77,12 +77,13 @@ type Options struct {
 // A Supervisor runs the daemon. Make one with [New] and run it once.
 type Supervisor struct {
 	Options
-	config  atomic.Pointer[config.Config] // current; the one in Options is that of the start
-	users   atomic.Pointer[vault.Users]
-	admins  atomic.Pointer[vault.Users]
-	servers []*server // never changes
-	stop    context.CancelCauseFunc
-	ctx     context.Context
+	config   atomic.Pointer[config.Config] // current; the one in Options is that of the start
+	changing sync.Mutex                    // held while the configuration is replaced
+	users    atomic.Pointer[vault.Users]
+	admins   atomic.Pointer[vault.Users]
+	servers  []*server // never changes
+	stop     context.CancelCauseFunc
+	ctx      context.Context
 
 	mu   sync.Mutex
 	jobs map[int]*running // by job slot
@@ -303,6 +304,8 @@ func (s *Supervisor) handleSignals() {
 // reload reads the configuration again and applies what can be applied to a
 // running daemon, all or nothing. restart tells whether something waits for one.
 func (s *Supervisor) reload() (restart bool, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	old := s.config.Load()
 	next, err := config.Load(old.Path)
 	if err != nil {
@@ -329,14 +332,18 @@ func (s *Supervisor) reload() (restart bool, err error) {
 			s.Log.Warn("restart required", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
 		}
 	}
-	current := config.Apply(old, next)
+	s.put(old, config.Apply(old, next))
+	return restart, nil
+}
+
+// put makes a configuration the one in force.
+func (s *Supervisor) put(old, current *config.Config) {
 	s.config.Store(current)
 	s.Level.Set(current.Main.LogLevel)
 	s.Segment.Generation().Add(1)
 	if current.Main.Metrics != old.Main.Metrics || current.Main.Management != old.Main.Management {
 		s.listeners.rebind(s, current)
 	}
-	return restart, nil
 }
 
 // applied are the keys whose change a reload carries into the running daemon:

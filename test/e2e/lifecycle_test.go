@@ -166,3 +166,47 @@ func TestMetricsUnderManyScrapes(t *testing.T) {
 		t.Errorf("another path: %v, %v", resp, err)
 	}
 }
+
+// What a setting does is seen without a restart, what needs one says so, and what
+// makes no sense changes nothing.
+func TestSettingsOfARunningDaemon(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": pgtest.Start(t, pgtest.Options{})}, "s3_secret_access_key = hush")
+	all := d.must(t, "conf", "get")
+	if s := fmt.Sprint(all["compression"]); !strings.Contains(s, "string_value:zstd") || !strings.Contains(s, "value:18") {
+		t.Errorf("compression is %v", s)
+	}
+	if all["workers"] != float64(0) || all["base_dir"] != d.path("base") || all["s3_secret_access_key"] != "***" {
+		t.Errorf("settings: %v", all)
+	}
+	if s := all["server"].(map[string]any)["primary"].(map[string]any); s["user"] != pgtest.ReplUser || s["wal_slot"] != "pgmoneta_primary" {
+		t.Errorf("settings of the server: %v", s)
+	}
+	if out, code := d.cli(t, "conf", "get", "server.primary.max_rate"); code != 0 || strings.TrimSpace(out) != "-1" {
+		t.Errorf("one setting: exit %d: %s", code, out)
+	}
+
+	port := freePort(t)
+	if out, code := d.cli(t, "conf", "set", "metrics", fmt.Sprint(port)); code != 0 || !strings.Contains(out, "applied successfully") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	d.metrics = port
+	if page := d.scrape(t); !strings.Contains(page, "pgmoneta_state 1") {
+		t.Errorf("metrics on the new port: %.200s", page)
+	}
+	if out, code := d.cli(t, "-F", "json", "conf", "set", "server.primary.max_rate", "1000"); code != 0 || !strings.Contains(out, `"old_value": "-1"`) || !strings.Contains(out, `"new_value": "1000"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if out, code := d.cli(t, "conf", "set", "server.primary.port", "1"); code != 0 || !strings.Contains(out, "requires manual restart") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	for _, bad := range [][2]string{{"nosuch", "1"}, {"server.nowhere.workers", "1"}, {"workers", "many"}, {"a.b.c.d", "1"}, {"base_dir", "/x"}} {
+		if out, code := d.cli(t, "-F", "json", "conf", "set", bad[0], bad[1]); code != 2 || !strings.Contains(out, "2707") {
+			t.Errorf("%v: exit %d: %s", bad, code, out)
+		}
+	}
+	d.must(t, "conf", "reload") // the file's values are back
+	if got := d.must(t, "conf", "get")["server"].(map[string]any)["primary"].(map[string]any)["max_rate"]; got != float64(-1) {
+		t.Errorf("max_rate is %v after the reload", got)
+	}
+}
