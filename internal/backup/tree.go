@@ -163,11 +163,26 @@ func (t *treeBackup) take(ctx context.Context, o opened) error {
 	case o.reader == nil:
 		return t.files.pipe.end(&entry{file: described(o.file)})
 	}
-	err := t.regular(o.file, paced{ctx: ctx, in: o.reader, pace: t.pace})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // dropped since it was listed, and nothing of it was read
+	err := t.regular(o.file, sourceReader{paced{ctx: ctx, in: o.reader, pace: t.pace}})
+	if errors.Is(err, errDropped) {
+		err = nil
 	}
 	return errors.Join(err, o.reader.Close())
+}
+
+// errDropped reports a file that was dropped since it was listed, of which nothing was
+// read. A missing file is something else when the repository misses it.
+var errDropped = errors.New("dropped since it was listed")
+
+// A sourceReader reads a file of the server.
+type sourceReader struct{ in io.Reader }
+
+func (r sourceReader) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errDropped
+	}
+	return n, err
 }
 
 // regular adds a regular file to the backup and to PostgreSQL's manifest.
