@@ -301,8 +301,7 @@ func maxRate(bytes int64) int {
 	return int(min(max((bytes+1023)/1024, 32), 1<<20))
 }
 
-// tablespaces names the tablespaces. The names need a plain connection; without
-// one the OID serves.
+// tablespaces returns those of a base backup.
 func (j *job) tablespaces(ctx context.Context, bb *pgrepl.BaseBackup) []repo.Tablespace {
 	var list []repo.Tablespace
 	for _, ts := range bb.Tablespaces {
@@ -310,6 +309,12 @@ func (j *job) tablespaces(ctx context.Context, bb *pgrepl.BaseBackup) []repo.Tab
 			list = append(list, repo.Tablespace{OID: ts.OID, Name: strconv.FormatUint(uint64(ts.OID), 10), Location: ts.Location})
 		}
 	}
+	return j.named(ctx, list)
+}
+
+// named gives tablespaces that go by their OID their names. That needs a plain
+// connection; without one, and where it was dropped meanwhile, the OID stays.
+func (j *job) named(ctx context.Context, list []repo.Tablespace) []repo.Tablespace {
 	if len(list) == 0 {
 		return nil
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
@@ -202,4 +204,50 @@ func TestServerCompressesOnTheWire(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A tablespace that comes when the data directory is open is read like the others.
+func TestTablespaceMadeDuringABackup(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	allow(t, s)
+	s.Tablespace(t, "gone")
+	o := bed(t, s, t.TempDir())
+	o.Source = Files
+	var location string
+	begun := false
+	o.Progress = func(phase string, done, _ int64) {
+		switch {
+		case phase == "Checkpoint":
+			location = s.Tablespace(t, "late")
+			s.Exec(t, "CREATE TABLE t TABLESPACE late AS SELECT generate_series(1, 1000) i")
+		case phase == "Base backup" && !begun: // base comes before pg_tblspc
+			begun = true
+			s.Exec(t, "DROP TABLESPACE gone")
+			s.Tablespace(t, "later")
+		}
+	}
+	summary, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := s.QueryString(t, "SELECT pg_relation_filepath('t')")
+	m, err := o.Repo.OpenManifest(t.Context(), summary.Label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	links, found := 0, false
+	for f, err := range m.Files() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Kind == repo.Symlink {
+			links++
+		}
+		found = found || f.Path == name && f.Size > 0
+	}
+	if !found || links != len(summary.Tablespaces) || !slices.ContainsFunc(summary.Tablespaces, func(ts repo.Tablespace) bool { return ts.Name == "late" && ts.Location == location }) {
+		t.Errorf("%s is there: %t; %d links, tablespaces %v", name, found, links, summary.Tablespaces)
+	}
 }

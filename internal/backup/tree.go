@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"strconv"
 	"strings"
 
@@ -56,9 +57,6 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if pages != nil {
 		pages.Start = start
 	}
-	if j.summary.Tablespaces, err = r.tablespaces(ctx); err != nil {
-		return nil, err
-	}
 	total := r.total(ctx)
 	j.summary.FrameBytes = j.frameBytes(total)
 	l := j.layout()
@@ -75,6 +73,7 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if err != nil {
 		return nil, err
 	}
+	j.summary.Tablespaces = j.named(ctx, t.spaces)
 	if pages != nil && pages.Bad > 0 {
 		return nil, &CorruptError{Pages: pages.Bad, Found: pages.Found}
 	}
@@ -103,6 +102,7 @@ type treeBackup struct {
 	out     *container.StreamWriter
 	list    *manifest.Writer // PostgreSQL's manifest, which nobody else writes here
 	control datadir.Control
+	spaces  []repo.Tablespace // whose links were read
 	written int64
 }
 
@@ -161,6 +161,9 @@ func (t *treeBackup) take(ctx context.Context, o opened) error {
 		o.file.Size = int64(len(t.control.Content))
 		return t.regular(o.file, bytes.NewReader(t.control.Content))
 	case o.reader == nil:
+		if space, ok := tablespace(o.file); ok {
+			t.spaces = append(t.spaces, space)
+		}
 		return t.files.pipe.end(&entry{file: described(o.file)})
 	}
 	err := t.regular(o.file, sourceReader{paced{ctx: ctx, in: o.reader, pace: t.pace}})
@@ -263,19 +266,12 @@ func (t *treeBackup) endManifest() error {
 	return t.upload.Close()
 }
 
-// tablespaces lists the tablespaces that lie elsewhere.
-func (r *reading) tablespaces(ctx context.Context) ([]repo.Tablespace, error) {
-	rows, err := r.conn.Query(ctx, "SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'")
-	if err != nil {
-		return nil, err
+// tablespace returns the tablespace whose link f is. It goes by its OID.
+func tablespace(f datadir.File) (repo.Tablespace, bool) {
+	dir, name := path.Split(f.Path)
+	oid, err := strconv.ParseUint(name, 10, 32)
+	if dir != "pg_tblspc/" || f.Kind != datadir.Symlink || err != nil {
+		return repo.Tablespace{}, false
 	}
-	var list []repo.Tablespace
-	for _, row := range rows {
-		oid, err := strconv.ParseUint(row[0], 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, repo.Tablespace{OID: uint32(oid), Name: row[1], Location: row[2]})
-	}
-	return list, nil
+	return repo.Tablespace{OID: uint32(oid), Name: name, Location: f.Link}, true
 }
