@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
@@ -20,7 +21,8 @@ import (
 // allow lets the replication user begin and end a backup of its own.
 func allow(t *testing.T, s *pgtest.Server) {
 	t.Helper()
-	s.Exec(t, "GRANT EXECUTE ON FUNCTION pg_backup_start(text,boolean), pg_backup_stop(boolean) TO "+pgtest.ReplUser)
+	start, stop := functions(s.Major)
+	s.Exec(t, "GRANT EXECUTE ON FUNCTION "+start+", "+stop+" TO "+pgtest.ReplUser)
 }
 
 func TestSourceThatCannotBeUsedIsRefusedWithTheRemedy(t *testing.T) {
@@ -250,4 +252,36 @@ func TestTablespaceMadeDuringABackup(t *testing.T) {
 	if !found || links != len(summary.Tablespaces) || !slices.ContainsFunc(summary.Tablespaces, func(ts repo.Tablespace) bool { return ts.Name == "late" && ts.Location == location }) {
 		t.Errorf("%s is there: %t; %d links, tablespaces %v", name, found, links, summary.Tablespaces)
 	}
+}
+
+// Timeouts that are meant for clients of the database end no backup, however long its
+// connections are idle.
+func TestTimeoutsOfTheServerEndNoBackup(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major})
+		allow(t, s)
+		names := []string{"idle_session_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"}
+		if major >= 17 {
+			names = append(names, "transaction_timeout")
+		}
+		for _, name := range names {
+			s.Exec(t, "ALTER ROLE "+pgtest.ReplUser+" SET "+name+" = '1s'")
+			s.Exec(t, "ALTER DATABASE postgres SET "+name+" = '1s'")
+		}
+		s.Exec(t, "ALTER SYSTEM SET idle_session_timeout = '1s'") // the only way to one for replication
+		s.Exec(t, "SELECT pg_reload_conf()")
+		o := bed(t, s, t.TempDir())
+		o.MaxRate = 8 << 20
+		for _, o.Source = range []Source{Files, Stream} {
+			summary, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatalf("%s: %v", o.Source, err)
+			}
+			if took := summary.StoppedAt.Sub(summary.StartedAt); took < 2*time.Second {
+				t.Errorf("%s: it took only %s", o.Source, took)
+			}
+		}
+	})
 }
