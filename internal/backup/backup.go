@@ -92,6 +92,9 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if j.base != nil {
 		defer j.base.close()
 	}
+	if err := j.prints(ctx); err != nil {
+		return repo.Summary{}, err
+	}
 	if err := j.incremental(ctx, conn, system); err != nil {
 		return repo.Summary{}, err
 	}
@@ -145,6 +148,22 @@ func (j *job) identify(ctx context.Context, conn *pgrepl.Conn) (pgrepl.System, e
 		Codec: j.Codec.String(), Cipher: j.Repo.Cipher().String(),
 	}
 	return system, err
+}
+
+// prints makes sure that the key of the prints is there or can be made. Losing it costs
+// space and nothing else, so that it stops no backup.
+func (j *job) prints(ctx context.Context) error {
+	const lost = "the key of the prints is lost: this backup stores everything once more"
+	p, err := j.Repo.Printer(ctx)
+	var damaged *container.DamagedError
+	if errors.As(err, &damaged) {
+		j.Log.Warn(lost, "label", string(j.summary.Label), "err", err)
+		return j.Repo.ForgetPrinter(ctx)
+	}
+	if err == nil && p == nil && j.base != nil {
+		j.Log.Warn(lost, "label", string(j.summary.Label))
+	}
+	return err
 }
 
 // incremental prepares an incremental backup, if one is wanted.
