@@ -37,7 +37,7 @@ func (c call) word(i int) any {
 
 func forms() []form {
 	return []form{
-		{"backup", "", "<server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, serverBackup},
+		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "<server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, toDirectory},
 		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
@@ -74,6 +74,14 @@ func nothing(call) mgmt.Document { return mgmt.Document{} }
 
 func serverBackup(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1)}
+}
+
+func takeBackup(c call) mgmt.Document {
+	args := serverBackup(c)
+	if c.options.Has("--allow-corrupt") {
+		args["AllowCorrupt"] = true
+	}
+	return args
 }
 
 func listBackup(c call) mgmt.Document {

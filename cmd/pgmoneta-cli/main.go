@@ -64,6 +64,7 @@ func options() []console.Option {
 		{Short: "-?", Long: "--help"},
 		{Long: "--cascade"},
 		{Long: "--force"},
+		{Long: "--allow-corrupt"},
 		{Long: "--quick"},
 		{Long: "--offline"},
 	}

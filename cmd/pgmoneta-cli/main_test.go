@@ -193,6 +193,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 	}{
 		{"backup primary", `1 {"Backup":null,"Server":"primary"}`},
 		{"backup primary newest", `1 {"Backup":"newest","Server":"primary"}`},
+		{"backup --allow-corrupt primary", `1 {"AllowCorrupt":true,"Backup":null,"Server":"primary"}`},
 		{"list-backup primary", `2 {"Server":"primary","Sort":"asc"}`},
 		{"list-backup primary ignored --sort descending", `2 {"Server":"primary","Sort":"desc"}`},
 		{"restore primary newest /tmp", `3 {"Backup":"newest","Directory":"/tmp","Position":null,"Server":"primary"}`},

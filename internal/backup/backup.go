@@ -39,6 +39,9 @@ type Options struct {
 	// to 1, to compare with what it has. It is done where the user may read files.
 	CrossCheck float64
 
+	// AllowCorrupt keeps a backup with pages whose checksums are wrong, and marks it.
+	AllowCorrupt bool
+
 	// Streaming reports whether WAL is being received, and if not why. A backup
 	// whose WAL does not arrive is given up after walPatience.
 	Streaming func() (bool, string)
@@ -201,6 +204,10 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if wire != container.None {
 		o.Compression, o.Level = wire.String(), wireLevel(wire, j.Level)
 	}
+	pages, err := streamPages(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	bb, err := conn.BaseBackup(ctx, o)
 	if err != nil {
 		return nil, j.refused(err)
@@ -212,13 +219,21 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 		total += ts.Bytes
 	}
 	j.summary.FrameBytes = j.frameBytes(total)
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, j.layout(), j.known, j.stage, j.rows)
+	l := j.layout()
+	if pages != nil {
+		pages.Start = bb.Start
+		again := &secondLook{params: j.Params}
+		defer func() { _ = again.Close() }()
+		l.check = func(f *frame) (bool, error) { return checkPages(ctx, again, pages, f) }
+	}
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
 	if err != nil {
 		return nil, err
 	}
-	f := &files{pipe: pipe, wire: wire, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
+	f := &files{pipe: pipe, wire: wire, pages: pages, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
 	if j.summary.Overlaid {
 		f.base = j.base
+		f.kept.Count = j.base.unnamed()
 	}
 	packs, stored, err := j.store(f, func() error { return j.archives(bb, f) })
 	if err != nil {
@@ -228,10 +243,15 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if err != nil {
 		return nil, err
 	}
-	if j.summary.End, j.summary.EndTLI, err = bb.Finish(); err != nil {
+	j.summary.End, j.summary.EndTLI, err = bb.Finish()
+	rejected := pages != nil && pgrepl.Code(err) == pgrepl.CodeDataCorruption
+	if err != nil && !rejected {
 		return nil, err
 	}
 	j.summary.StoppedAt = j.Now().UTC()
+	if err := j.corrupt(pages, f.kept, rejected); err != nil {
+		return nil, err
+	}
 	return packs, j.conclude(f, stored+manifestBytes)
 }
 

@@ -147,6 +147,9 @@ func (j *job) prepare(ctx context.Context, conn *pgrepl.Conn, b *base, now pgrep
 	if conn.Version().Major() < pgrepl.IncrementalMajor {
 		return nil
 	}
+	if n := b.summary.CorruptPages; n > 0 && !j.AllowCorrupt {
+		return fmt.Errorf("it was kept with %d pages whose checksums are wrong (allow-corrupt takes it all the same)", n)
+	}
 	if b.summary.PostgreSQL.Major() != conn.Version().Major() {
 		return fmt.Errorf("it is of PostgreSQL %d, the server is %d", b.summary.PostgreSQL.Major(), conn.Version().Major())
 	}

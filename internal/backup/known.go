@@ -91,8 +91,12 @@ func (k *known) grow() {
 	}
 }
 
-// enter makes a frame findable, unless an equal one is: then that serves.
+// enter makes a frame findable, unless an equal one is: then that serves. One without a
+// print is not to be found.
 func (k *known) enter(i int) {
+	if k.frame(i).print == (container.Print{}) {
+		return
+	}
 	if at, found := k.slot(k.frame(i).print); !found {
 		k.slots[at] = uint32(i + 1)
 	}
@@ -112,6 +116,9 @@ func (k *known) slot(print container.Print) (at int, found bool) {
 
 // find returns the frame whose plain bytes have this print.
 func (k *known) find(print container.Print) (int, bool) {
+	if print == (container.Print{}) {
+		return 0, false
+	}
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	at, found := k.slot(print)

@@ -29,8 +29,8 @@ type pipeline struct {
 	rows    *repo.ManifestWriter
 	known   *known
 	printer *container.Printer
-	check   func(*frame) error // of a frame that is not known, before it is encoded; may be nil
-	free    chan *frame        // owned by the receiver of a frame until it is put back
+	check   func(*frame) (sound bool, err error) // of a frame that is not known, before it is encoded; may be nil
+	free    chan *frame                          // owned by the receiver of a frame until it is put back
 	encode  chan *frame
 	write   chan *frame // same frames, in order
 
@@ -95,7 +95,7 @@ type layout struct {
 	workers int
 	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
 	pack    int64 // stored bytes at which a pack is closed
-	check   func(*frame) error
+	check   func(*frame) (sound bool, err error)
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
@@ -253,8 +253,13 @@ func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
 	}
 	f.known = -1
 	if p.check != nil {
-		if err := p.check(f); err != nil {
+		sound, err := p.check(f)
+		if err != nil {
 			return err
+		}
+		if !sound {
+			// Without a print it is never found, so that whoever reads it is checked.
+			print = container.Print{}
 		}
 	}
 	f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)

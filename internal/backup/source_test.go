@@ -3,15 +3,12 @@ package backup
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
-	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
@@ -81,34 +78,6 @@ func TestDirectoryOfAnotherServerIsRefused(t *testing.T) {
 	}
 	if err := j.sameServer(t.Context(), conn, s.DataDir); err != nil {
 		t.Error(err)
-	}
-}
-
-// A page that is damaged on the server's disk fails the backup and is named.
-func TestDamagedPageFailsABackup(t *testing.T) {
-	t.Parallel()
-	s := pgtest.Start(t, pgtest.Options{})
-	s.Exec(t, "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 4) AS filler FROM generate_series(1, 20000) i")
-	s.Exec(t, "CHECKPOINT")
-	name := s.QueryString(t, "SELECT pg_relation_filepath('t')")
-	o := bed(t, s, t.TempDir())
-	allow(t, s)
-	o.Source = Files
-	f, err := os.OpenFile(filepath.Join(s.DataDir, name), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteAt([]byte("!"), 9*8192+4000); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Run(t.Context(), o)
-	var corrupt *CorruptError
-	if !errors.As(err, &corrupt) || corrupt.Pages != 1 || corrupt.Found[0] != (datadir.BadPage{Path: name, Block: 9}) {
-		t.Fatalf("backup: %v", err)
-	}
-	if list, err := o.Repo.Backups(t.Context()); err != nil || len(list) != 0 {
-		t.Errorf("listed: %v, %v", list, err)
 	}
 }
 

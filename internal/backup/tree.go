@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"path"
 	"strconv"
-	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
@@ -19,29 +18,6 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
-
-// A CorruptError reports pages whose checksums are wrong on the server's disk.
-type CorruptError struct {
-	Pages int64
-	Found []datadir.BadPage // the first of them
-}
-
-func (e *CorruptError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d pages on the server have a wrong checksum: ", e.Pages)
-	for i, p := range e.Found {
-		if i == 5 {
-			b.WriteString(", ...")
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(p.String())
-	}
-	b.WriteString(". The backup was dropped, older ones are still there: restore the relations from one of them")
-	return b.String()
-}
 
 // readTree takes the backup from the data directory itself and returns the pack table.
 func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]repo.PackRef, error) {
@@ -61,7 +37,7 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	j.summary.FrameBytes = j.frameBytes(total)
 	l := j.layout()
 	if pages != nil {
-		l.check = func(f *frame) error { return checkPages(ctx, r.tree, pages, f) }
+		l.check = func(f *frame) (bool, error) { return checkPages(ctx, r.tree, pages, f) }
 	}
 	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
 	if err != nil {
@@ -74,21 +50,10 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 		return nil, err
 	}
 	j.summary.Tablespaces = j.named(ctx, t.spaces)
-	if pages != nil && pages.Bad > 0 {
-		return nil, &CorruptError{Pages: pages.Bad, Found: pages.Found}
+	if err := j.corrupt(pages, datadir.BadPages{}, false); err != nil {
+		return nil, err
 	}
 	return packs, j.conclude(f, stored+t.written)
-}
-
-// checkPages checks the pages in a frame. Those of a frame that an earlier backup
-// has were checked then.
-func checkPages(ctx context.Context, tree datadir.Tree, pages *datadir.Pages, f *frame) error {
-	for _, pc := range f.pieces {
-		if err := pages.Check(ctx, tree, pc.of.file.Path, pc.offset, f.plain[pc.skip:][:pc.length]); err != nil {
-			return fmt.Errorf("check %s: %w", pc.of.file.Path, err)
-		}
-	}
-	return nil
 }
 
 // A treeBackup reads one tree.

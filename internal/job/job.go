@@ -95,6 +95,8 @@ type Start struct {
 	Source  string // word of backup_source
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
+	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
+	AllowCorrupt bool
 
 	Log LogOptions
 	Job Spec
@@ -125,6 +127,7 @@ type Spec struct {
 	Directory string // restore only
 	AllFiles  bool   // verify only: list good files too
 	Force     bool   // delete only
+	Corrupt   bool   // backup only: as [Start.AllowCorrupt], for this one
 	Quick     bool   // walcheck and repocheck only: read no content
 }
 

@@ -100,7 +100,7 @@ func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 		why, _ := v.slot.LastError.Load()
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
 	}
-	result, err := h.job(v, job.Backup, job.Spec{Backup: req.Backup()})
+	result, err := h.job(v, job.Backup, job.Spec{Backup: req.Backup(), Corrupt: req.Args.Bool("AllowCorrupt")})
 	if err != nil {
 		return nil, err
 	}
@@ -183,12 +183,16 @@ func (h handler) repoStats(_ context.Context, _ *mgmt.Request, v *server) (mgmt.
 
 // described are the members that backup, list and restore share.
 func described(s repo.Summary) mgmt.Response {
-	return mgmt.Response{
+	resp := mgmt.Response{
 		"Backup": string(s.Label), "BackupSize": s.Stored, "RestoreSize": s.Logical, "BiggestFileSize": s.Biggest,
 		"Compression": compressionCode(s.Codec), "Encryption": encryptionCode(s.Cipher), "Valid": 1,
 		"Incremental": s.Type == repo.Incremental, "IncrementalParent": string(s.Base),
 		"MajorVersion": s.PostgreSQL.Major(), "MinorVersion": s.PostgreSQL.Minor(),
 	}
+	if s.CorruptPages > 0 {
+		resp["CorruptPages"] = s.CorruptPages
+	}
+	return resp
 }
 
 func compressionCode(codec string) int {
@@ -264,6 +268,13 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	tablespaces := []mgmt.Document{}
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})
+	}
+	corrupt := []mgmt.Document{}
+	for _, p := range s.Corrupt {
+		corrupt = append(corrupt, mgmt.Document{"FileName": p.Path, "Block": p.Block})
+	}
+	if len(corrupt) > 0 {
+		resp["Corrupt"] = corrupt
 	}
 	halves := func(name string, lsn pg.LSN) {
 		resp[name+"HiLSN"], resp[name+"LoLSN"] = int64(lsn>>32), int64(uint32(lsn))

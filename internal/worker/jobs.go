@@ -125,7 +125,7 @@ func (w *worker) backup(ctx context.Context) (job.Result, error) {
 		base = b.Label
 	}
 	s, err := backup.Run(ctx, backup.Options{
-		Base: base, Source: backup.Source(w.Source), OnWire: w.OnWire, CrossCheck: w.CrossCheck,
+		Base: base, Source: backup.Source(w.Source), OnWire: w.OnWire, CrossCheck: w.CrossCheck, AllowCorrupt: w.AllowCorrupt || w.Job.Corrupt,
 		Params: w.Params(), Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, MaxRate: w.MaxRate,
 		Streaming: func() (bool, string) { return streaming(server) },
 		Progress:  w.progress(), Now: time.Now, Log: w.log,
