@@ -2,19 +2,22 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path"
-	"strings"
+	"slices"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
-// Delete removes a backup: its manifest first, so that it is no longer listed,
-// then what only it needed. The caller holds [Repository.Lock]. After a crash
-// [Repository.Sweep] finishes the work.
-func (r *Repository) Delete(ctx context.Context, label Label) error {
-	if err := r.engine.Delete(ctx, manifestName(label)); err != nil {
-		return err
+// Delete removes backups: their manifests first, so that they are no longer listed,
+// then, in one collection, what only they needed. The caller holds [Repository.Lock].
+// After a crash [Repository.Sweep] finishes the work.
+func (r *Repository) Delete(ctx context.Context, labels ...Label) error {
+	for _, l := range labels {
+		if err := errors.Join(context.Cause(ctx), r.engine.Delete(ctx, manifestName(l))); err != nil {
+			return err
+		}
 	}
 	return r.Sweep(ctx)
 }
@@ -42,16 +45,23 @@ func (r *Repository) Sweep(ctx context.Context) error {
 
 // orphans lists the objects that no backup needs.
 func (r *Repository) orphans(ctx context.Context) ([]string, error) {
-	candidates, err := r.candidates(ctx)
-	if err != nil || len(candidates) == 0 {
-		return nil, err
-	}
-	needed, err := r.needed(ctx)
+	listed, err := r.labels(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var orphans []string
-	for _, name := range candidates {
+	orphans, err := r.strayManifests(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	packs, err := r.strayPacks(ctx, listed)
+	if err != nil || len(packs) == 0 {
+		return orphans, err
+	}
+	needed, err := r.needed(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range packs {
 		if !needed[name] {
 			orphans = append(orphans, name)
 		}
@@ -59,42 +69,55 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 	return orphans, nil
 }
 
-// candidates are packs and PostgreSQL manifests whose own backup is not listed
-// any more; those of a listed backup cannot be dead before it is deleted.
-func (r *Repository) candidates(ctx context.Context) ([]string, error) {
-	labels, err := r.labels(ctx)
+// strayManifests lists PostgreSQL's manifests of backups that are not listed. What C
+// pgmoneta keeps below backup/ is not ours to remove.
+func (r *Repository) strayManifests(ctx context.Context, listed []Label) ([]string, error) {
+	begun, err := r.begun(ctx)
 	if err != nil {
 		return nil, err
 	}
-	listed := map[string]bool{}
-	for _, l := range labels {
-		listed[string(l)] = true
-	}
 	var names []string
-	for _, prefix := range []string{"pack", "backup"} {
-		objects, err := r.engine.List(ctx, prefix)
+	for _, l := range begun {
+		if _, found := slices.BinarySearch(listed, l); found {
+			continue
+		}
+		name := PostgresManifestName(l)
+		there, err := r.exists(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		for _, o := range objects {
-			parts := strings.Split(o.Name, "/")
-			if len(parts) != 3 || listed[parts[1]] {
-				continue
-			}
-			// What C pgmoneta keeps below backup/ is not ours to remove.
-			if prefix == "pack" || path.Base(o.Name) == "backup_manifest" {
-				names = append(names, o.Name)
-			}
+		if there {
+			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-func (r *Repository) needed(ctx context.Context) (map[string]bool, error) {
-	labels, err := r.labels(ctx)
+// strayPacks lists the packs of backups that are not listed any more; those of a listed
+// backup cannot be dead before it is deleted.
+func (r *Repository) strayPacks(ctx context.Context, listed []Label) ([]string, error) {
+	dirs, err := storage.Children(ctx, r.engine, "pack")
 	if err != nil {
 		return nil, err
 	}
+	var names []string
+	for _, dir := range dirs {
+		if _, found := slices.BinarySearch(listed, Label(dir)); found {
+			continue
+		}
+		packs, err := storage.Children(ctx, r.engine, "pack/"+dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range packs {
+			names = append(names, "pack/"+dir+"/"+n)
+		}
+	}
+	return names, nil
+}
+
+// needed returns the packs that backups refer to.
+func (r *Repository) needed(ctx context.Context, labels []Label) (map[string]bool, error) {
 	var s container.Scratch
 	defer s.Close()
 	needed := map[string]bool{}
