@@ -49,7 +49,7 @@ func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackR
 		k.begin(ref.Name)
 		err := set.Use(ctx, i, func(p *container.Reader) error {
 			for n := range p.Frames() {
-				k.add(p.Frame(n))
+				k.add(p.Frame(n)) // one that was dropped has no print, and keeps its number
 			}
 			return nil
 		})

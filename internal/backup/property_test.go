@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ type world struct {
 	cut     int // operation at which the power fails; 0 = never
 	log     []string
 	seconds int
+
+	compacted int // packs
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -247,15 +250,31 @@ func (w *world) step(ctx context.Context) error {
 		w.log = append(w.log, "collect")
 		return w.repo.Sweep(ctx)
 	case kind >= 7 && label != "":
+		packs := w.repo.PacksOf(ctx, label)
 		w.log = append(w.log, "delete "+string(label))
 		err := w.repo.Delete(ctx, label)
 		w.settle(label, w.backups[label], err)
-		return err
+		if err != nil {
+			return err
+		}
+		return w.compact(ctx, packs)
 	case kind >= 4 && label != "":
 		return w.take(ctx, label)
 	default:
 		return w.take(ctx, "")
 	}
+}
+
+// compact writes some of the packs again, however little that pays.
+func (w *world) compact(ctx context.Context, packs []string) error {
+	o := repo.CompactOptions{Packs: packs, Share: w.rand.Float64() / 2, Budget: int64(w.rand.IntN(5 * tinyPack))}
+	done, err := w.repo.Compact(ctx, o)
+	w.log = append(w.log, fmt.Sprintf("compact %.2f %d: %+v, %v", o.Share, o.Budget, done, err))
+	if err != nil && !errors.Is(err, durable.ErrPowerCut) {
+		w.fail("%v", err)
+	}
+	w.compacted += done.Packs
+	return err
 }
 
 func (w *world) take(ctx context.Context, on repo.Label) error {
@@ -338,10 +357,13 @@ func (w *world) check(exact bool) {
 	if err != nil {
 		w.fail("%v", err)
 	}
+	seen := map[string]bool{}
 	for _, p := range packs {
-		if exact && !used[p.Name] {
+		name := repo.PackOf(p.Name)
+		if exact && (!used[name] || seen[name]) {
 			w.fail("%s is dead and was not removed", p.Name)
 		}
+		seen[name] = true
 	}
 }
 
@@ -397,6 +419,7 @@ func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 	if os.Getenv("PGMONETA_TEST_LONG") != "" {
 		seeds = 200
 	}
+	var compacted atomic.Int64
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
@@ -416,6 +439,19 @@ func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 				w.fail("%v", err)
 			}
 			w.check(true)
+			report, err := w.repo.Check(ctx, repo.CheckOptions{Full: true})
+			if err != nil {
+				w.fail("%v", err)
+			}
+			for _, f := range report.Findings {
+				if !strings.HasSuffix(f.Object, "/backup_manifest") { // nobody wrote one
+					w.fail("check: %+v", f)
+				}
+			}
+			compacted.Add(int64(w.compacted))
 		})
+	}
+	if compacted.Load() == 0 {
+		t.Error("no pack was ever compacted")
 	}
 }

@@ -31,6 +31,9 @@ func (r *Repository) Sweep(ctx context.Context) error {
 	if err := r.engine.Sweep(ctx, OwnerJob); err != nil {
 		return err
 	}
+	if err := r.dropSuperseded(ctx); err != nil {
+		return err
+	}
 	objects, err := r.orphans(ctx)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	for _, name := range packs {
-		if !needed[name] {
+		if !needed[PackOf(name)] {
 			orphans = append(orphans, name)
 		}
 	}
