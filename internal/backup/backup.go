@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type Options struct {
 	Progress func(phase string, done, total int64)
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	packBytes int64 // stored bytes at which a pack is closed, for tests; 0 = [repo.PackTarget]
 }
 
 // walPatience is how long a backup waits while no WAL is being received.
@@ -77,7 +80,8 @@ type job struct {
 }
 
 func (j *job) run(ctx context.Context) (repo.Summary, error) {
-	if err := j.Repo.Sweep(ctx); err != nil {
+	err := errors.Join(j.Repo.ForgetUnfinished(ctx, j.Now().Add(-repo.KeepUnfinished)), j.Repo.Sweep(ctx))
+	if err != nil {
 		return repo.Summary{}, err
 	}
 	conn, err := pgrepl.Connect(ctx, j.Params)
@@ -99,6 +103,9 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 		return repo.Summary{}, err
 	}
 	if err := j.incremental(ctx, conn, system); err != nil {
+		return repo.Summary{}, err
+	}
+	if err := j.Repo.Begin(ctx, j.summary.Label); err != nil {
 		return repo.Summary{}, err
 	}
 	if j.stage, err = j.Repo.Engine().Stage(ctx, repo.OwnerJob); err != nil {
@@ -127,7 +134,23 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 		return repo.Summary{}, err
 	}
 	j.summary.EndedAt = j.Now().UTC()
-	return j.summary, j.rows.Commit(ctx, j.summary, packs)
+	if err := j.rows.Commit(ctx, j.summary, packs); err != nil {
+		return repo.Summary{}, err
+	}
+	j.tidy(ctx)
+	return j.summary, nil
+}
+
+// tidy removes what interrupted backups have left and this one did not need. This one is
+// listed, whether that succeeds or not.
+func (j *job) tidy(ctx context.Context) {
+	left, err := j.Repo.Unfinished(ctx)
+	if err == nil && len(left) > 1 {
+		err = j.Repo.ForgetUnfinished(ctx, j.summary.Label.Time())
+	}
+	if err := errors.Join(err, j.Repo.Sweep(ctx)); err != nil {
+		j.Log.Warn("leftovers of interrupted backups stay for now", "err", err)
+	}
 }
 
 // identify asks everything that is known before the backup starts.
@@ -226,7 +249,7 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 		defer func() { _ = again.Close() }()
 		l.check = func(f *frame) (bool, error) { return checkPages(ctx, again, pages, f) }
 	}
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.rows)
 	if err != nil {
 		return nil, err
 	}
@@ -312,7 +335,7 @@ const (
 )
 
 func (j *job) layout() layout {
-	return layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
+	return layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: cmp.Or(j.packBytes, repo.PackTarget)}
 }
 
 // frameBytes returns the size of frames for total bytes. That of the base is kept if it

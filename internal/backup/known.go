@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"sort"
 	"sync"
 
@@ -58,6 +59,38 @@ func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackR
 		}
 	}
 	return nil
+}
+
+// loadUnfinished adds the frames of packs that interrupted backups have stored, but not
+// of those that new frames may not be found in.
+func (k *known) loadUnfinished(ctx context.Context, r *repo.Repository, damaged map[string]bool) (packs int, err error) {
+	refs, err := r.UnfinishedPacks(ctx)
+	if err != nil {
+		return 0, err
+	}
+	set := r.PackSet(refs, 1)
+	defer set.Close()
+	for i, ref := range refs {
+		if damaged[ref.Name] {
+			continue
+		}
+		err := set.Use(ctx, i, func(p *container.Reader) error {
+			if p.Header().Cipher < r.Cipher() {
+				return nil
+			}
+			packs++
+			k.begin(ref.Name)
+			for n := range p.Frames() {
+				k.add(p.Frame(n))
+			}
+			return nil
+		})
+		var damage *container.DamagedError
+		if err != nil && !errors.As(err, &damage) {
+			return packs, err
+		}
+	}
+	return packs, nil
 }
 
 // begin starts a pack, to which the frames that are added now belong.

@@ -39,7 +39,7 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if pages != nil {
 		l.check = func(f *frame) (bool, error) { return checkPages(ctx, r.tree, pages, f) }
 	}
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.rows)
 	if err != nil {
 		return nil, err
 	}

@@ -45,17 +45,12 @@ func takes(t *testing.T, tree fakeTree, broken error) (*files, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stage, err := r.Engine().Stage(ctx, repo.OwnerJob)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stage.Abort() }()
 	rows, err := r.NewManifestWriter(ctx, "20261121120000")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, r, "20261121120000", layout{codec: container.None, workers: 1, frame: smallFrame, pack: repo.PackTarget}, newKnown(), stage, rows)
+	pipe, err := newPipeline(ctx, r, "20261121120000", layout{codec: container.None, workers: 1, frame: smallFrame, pack: repo.PackTarget}, newKnown(), rows)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ func (r *Repository) Delete(ctx context.Context, labels ...Label) error {
 
 // Sweep removes what unfinished jobs and deletions left: stages, packs no
 // manifest refers to, PostgreSQL manifests without ours, and marks of damage to
-// objects that are gone. The caller holds
+// objects that are gone. Packs of a backup that was begun and is neither listed nor
+// forgotten ([Repository.ForgetUnfinished]) stay. The caller holds
 // [Repository.Lock], so no job is in progress. It removes nothing while a
 // manifest cannot be read, because that one might refer to anything.
 func (r *Repository) Sweep(ctx context.Context) error {
@@ -56,7 +57,11 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	packs, err := r.strayPacks(ctx, listed)
+	unfinished, err := r.settled(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	packs, err := r.strayPacks(ctx, listed, unfinished)
 	if err != nil || len(packs) == 0 {
 		return orphans, err
 	}
@@ -96,16 +101,16 @@ func (r *Repository) strayManifests(ctx context.Context, listed []Label) ([]stri
 	return names, nil
 }
 
-// strayPacks lists the packs of backups that are not listed any more; those of a listed
-// backup cannot be dead before it is deleted.
-func (r *Repository) strayPacks(ctx context.Context, listed []Label) ([]string, error) {
+// strayPacks lists the packs of backups that are not listed any more. Those of a listed
+// backup cannot be dead before it is deleted, those of an unfinished one wait for the next.
+func (r *Repository) strayPacks(ctx context.Context, listed, unfinished []Label) ([]string, error) {
 	dirs, err := storage.Children(ctx, r.engine, "pack")
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, dir := range dirs {
-		if _, found := slices.BinarySearch(listed, Label(dir)); found {
+		if _, found := slices.BinarySearch(listed, Label(dir)); found || slices.Contains(unfinished, Label(dir)) {
 			continue
 		}
 		packs, err := storage.Children(ctx, r.engine, "pack/"+dir)

@@ -14,6 +14,7 @@
 //	wal/<timeline>.history          timeline history, as the server sent it
 //	hole/<timeline>/<from>-<to>     WAL that is missing, and why
 //	damaged/<object>                an object that was found damaged
+//	unfinished/<label>              a backup that was begun and is not listed
 //
 // All but format, keys, histories, holes and damage are containers (package container); a
 // sealed repository has containers for those too. Beside the
