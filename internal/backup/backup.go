@@ -64,6 +64,9 @@ func Run(ctx context.Context, o Options) (repo.Summary, error) {
 	}
 	j := &job{Options: o}
 	s, err := j.run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
 	if err != nil {
 		return repo.Summary{}, fmt.Errorf("backup of server %q: %w", o.Params.Server, err)
 	}
@@ -132,6 +135,9 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	}
 	if err := j.awaitWAL(ctx); err != nil {
 		return repo.Summary{}, err
+	}
+	if ctx.Err() != nil {
+		return repo.Summary{}, context.Cause(ctx)
 	}
 	j.summary.EndedAt = j.Now().UTC()
 	if err := j.rows.Commit(ctx, j.summary, packs); err != nil {

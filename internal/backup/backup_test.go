@@ -287,7 +287,7 @@ func TestCrossCheckFindsAMissedBlock(t *testing.T) {
 			}
 			b := &base{summary: full, manifest: m, blockSize: 8192, fraction: 1, rand: rand.New(rand.NewPCG(1, 1))}
 			defer b.close()
-			if b.rows, err = m.Index(); err != nil {
+			if b.rows, err = m.Index(ctx); err != nil {
 				t.Fatal(err)
 			}
 			row, err := b.find(path)

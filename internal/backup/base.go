@@ -185,7 +185,7 @@ func (j *job) prepare(ctx context.Context, conn *pgrepl.Conn, b *base, now pgrep
 	if b.blockSize, err = conn.BlockSize(ctx); err != nil {
 		return err
 	}
-	if b.rows, err = b.manifest.Index(); err != nil {
+	if b.rows, err = b.manifest.Index(ctx); err != nil {
 		return err
 	}
 	b.fraction, b.rand = j.CrossCheck, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

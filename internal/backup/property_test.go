@@ -215,7 +215,7 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 	if on != "" {
 		base = w.backups[on]
 		b.blockSize = tinyBlock
-		if b.rows, err = b.manifest.Index(); err != nil {
+		if b.rows, err = b.manifest.Index(ctx); err != nil {
 			pipe.abort(err)
 			return err
 		}

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -15,7 +14,10 @@ import (
 // After a crash [Repository.Sweep] finishes the work.
 func (r *Repository) Delete(ctx context.Context, labels ...Label) error {
 	for _, l := range labels {
-		if err := errors.Join(context.Cause(ctx), r.engine.Delete(ctx, manifestName(l))); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := r.engine.Delete(ctx, manifestName(l)); err != nil {
 			return err
 		}
 	}
@@ -40,6 +42,9 @@ func (r *Repository) Sweep(ctx context.Context) error {
 		return err
 	}
 	for _, name := range objects {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err := r.engine.Delete(ctx, name); err != nil {
 			return err
 		}

@@ -51,6 +51,9 @@ func (r *Repository) PackSet(refs []PackRef, limit int) *PackSet {
 // Use calls use with the reader of row i of the pack table. The reader is valid
 // during the call only.
 func (p *PackSet) Use(ctx context.Context, i int, use func(*container.Reader) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	o, err := p.acquire(ctx, i)
 	if err != nil {
 		return err

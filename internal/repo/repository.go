@@ -244,7 +244,7 @@ func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 // backups, leftovers of unfinished ones and those that C pgmoneta made.
 func (r *Repository) NextLabel(ctx context.Context, now time.Time) (Label, error) {
 	var newest Label
-	for _, dir := range []string{"backup", "pack"} {
+	for _, dir := range []string{"backup", "pack", unfinishedPrefix} {
 		entries, err := os.ReadDir(filepath.Join(r.dir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err

@@ -107,7 +107,7 @@ func TestManifestOfAMillionFiles(t *testing.T) {
 		return nil
 	})
 	step("index and find", most, func() error {
-		x, err := m.Index()
+		x, err := m.Index(ctx)
 		if err != nil {
 			return err
 		}
