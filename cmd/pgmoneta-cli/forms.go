@@ -62,6 +62,7 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
+		{"cancel", "", "<server>", "stop the running job", 1, 1, mgmt.Progress, cancelJob},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
 		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
@@ -137,6 +138,10 @@ func mode(c call) mgmt.Document {
 
 func progress(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Command": c.word(1)}
+}
+
+func cancelJob(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
 }
 
 func walCheck(c call) mgmt.Document {

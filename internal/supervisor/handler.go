@@ -292,7 +292,11 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	return resp, nil
 }
 
-func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.Response, error) {
+// progress tells how far the job of a server is, and stops it if it is not wanted any more.
+func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	if req.Args.Bool("Cancel") {
+		h.cancelJob(v)
+	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
 	list := h.jobSnapshots()
@@ -306,10 +310,9 @@ func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.R
 		elapsed := int64(j.UpdatedAt.Sub(j.StartedAt).Seconds())
 		resp["ProgressState"], resp["Done"], resp["Total"], resp["Elapsed"] = 1, j.DoneBytes, j.TotalBytes, max(elapsed, 0)
 		if j.TotalBytes > 0 {
-			percent := int64(100 * j.DoneBytes / j.TotalBytes)
-			resp["Percentage"] = percent
-			if percent > 0 {
-				left := elapsed * (100 - percent) / percent
+			resp["Percentage"] = int64(100 * j.DoneBytes / j.TotalBytes)
+			if done := min(j.DoneBytes, j.TotalBytes); done > 0 {
+				left := int64(float64(elapsed) * float64(j.TotalBytes-done) / float64(done))
 				resp["Remaining"] = mgmt.Document{"value": left, "string_value": fmt.Sprintf("%ds", left)}
 			}
 		}
