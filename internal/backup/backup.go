@@ -63,6 +63,7 @@ func Run(ctx context.Context, o Options) (repo.Summary, error) {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	j := &job{Options: o}
+	j.Progress = timed(o.Progress, o.Log)
 	s, err := j.run(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
@@ -71,6 +72,18 @@ func Run(ctx context.Context, o Options) (repo.Summary, error) {
 		return repo.Summary{}, fmt.Errorf("backup of server %q: %w", o.Params.Server, err)
 	}
 	return s, nil
+}
+
+// timed also logs how long each phase took.
+func timed(progress func(phase string, done, total int64), log *slog.Logger) func(string, int64, int64) {
+	current, began := "Start", time.Now()
+	return func(phase string, done, total int64) {
+		if phase != current {
+			log.Debug("phase of the backup is over", "phase", current, "elapsed", time.Since(began).Round(time.Microsecond))
+			current, began = phase, time.Now()
+		}
+		progress(phase, done, total)
+	}
 }
 
 type job struct {
@@ -139,11 +152,13 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if ctx.Err() != nil {
 		return repo.Summary{}, context.Cause(ctx)
 	}
+	j.Progress("Commit", 0, 0)
 	j.summary.EndedAt = j.Now().UTC()
 	if err := j.rows.Commit(ctx, j.summary, packs); err != nil {
 		return repo.Summary{}, err
 	}
 	j.tidy(ctx)
+	j.Progress("Done", 0, 0)
 	return j.summary, nil
 }
 
@@ -467,7 +482,9 @@ func (j *job) awaitWAL(ctx context.Context) error {
 	}
 	idleSince := time.Now()
 	announced := false
-	for {
+	// On a quiet server the last segment is all there is to wait for.
+	pause := time.Millisecond
+	for ; ; pause = min(2*pause, 50*time.Millisecond) {
 		missing, err := verify.FirstMissing(ctx, j.Repo, plan)
 		if err != nil || missing == "" {
 			return errors.Join(err, verify.Segments(ctx, j.Repo, plan, j.summary.SegmentSize, j.Workers))
@@ -487,7 +504,7 @@ func (j *job) awaitWAL(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
