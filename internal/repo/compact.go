@@ -147,7 +147,6 @@ type compactor struct {
 	repo *Repository
 	CompactOptions
 	packs map[string]*sparsePack
-	users []Label // of packs
 	done  Compaction
 }
 
