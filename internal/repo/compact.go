@@ -153,11 +153,13 @@ type compactor struct {
 // A sparsePack is a pack that may be mostly dead.
 type sparsePack struct {
 	name   string
-	frames []container.Frame
+	frames []frameSize
 	used   []bool // by frame
 	most   int64  // plain bytes that one backup uses
 	needed bool
 }
+
+type frameSize struct{ Plain, Stored uint32 }
 
 // weigh returns the stored bytes of the frames that are needed and of the others.
 func (p *sparsePack) weigh() (live, dead int64) {
@@ -237,7 +239,7 @@ func (c *compactor) open(ctx context.Context, p *sparsePack) (bool, error) {
 	err := set.Use(ctx, 0, func(r *container.Reader) error {
 		for i := range r.Frames() {
 			f := r.Frame(i)
-			p.frames = append(p.frames, f)
+			p.frames = append(p.frames, frameSize{f.Plain, f.Stored})
 			if !f.Dropped() {
 				plain += int64(f.Plain)
 			}
@@ -380,7 +382,8 @@ func (c *compactor) copy(ctx context.Context, p *sparsePack, object string) erro
 func (p *sparsePack) write(ctx context.Context, r *container.Reader, w *container.Writer) error {
 	var s container.Scratch
 	defer s.Close()
-	for i, f := range p.frames {
+	for i := range p.frames {
+		f := r.Frame(i)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -62,7 +62,7 @@ func TestSealedRoundTrip(t *testing.T) {
 
 func sealedRoundTrip(t *testing.T, s *pgtest.Server, codec container.Codec, keys repo.Keys, source backup.Source) {
 	s.Exec(t, "TRUNCATE marks; INSERT INTO marks VALUES (0)")
-	b := newSealedBed(t, s, fmt.Sprintf("slot_%d_%d_%s", codec, keys.Cipher, source), codec, keys)
+	b := newSealedBed(t, s, fmt.Sprintf("slot_%d_%d", codec, keys.Cipher), codec, keys)
 	b.source = source
 	summary := b.backup()
 	if summary.Cipher != keys.Cipher.String() || summary.Codec != codec.String() {
