@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -40,7 +41,8 @@ func TestSealedRoundTrip(t *testing.T) {
 	long := os.Getenv("PGMONETA_TEST_LONG") != ""
 	pgtest.ForEach(t, func(t *testing.T, major int) {
 		t.Parallel()
-		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
+		slots := strconv.Itoa(len(codecs)*len(ciphers) + 1)
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"max_replication_slots": slots}})
 		s.Exec(t, "CREATE TABLE marks (n int); INSERT INTO marks VALUES (0)")
 		grantReading(t, s)
 		load := pgtest.StartLoad(t, s, 1)
