@@ -37,7 +37,7 @@ func (c call) word(i int) any {
 
 func forms() []form {
 	return []form{
-		{"backup", "", "<server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, serverBackup},
+		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "<server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, toDirectory},
 		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
@@ -62,6 +62,7 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
+		{"cancel", "", "<server>", "stop the running job", 1, 1, mgmt.Progress, cancelJob},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
 		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
@@ -75,6 +76,14 @@ func nothing(call) mgmt.Document { return mgmt.Document{} }
 
 func serverBackup(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1)}
+}
+
+func takeBackup(c call) mgmt.Document {
+	args := serverBackup(c)
+	if c.options.Has("--allow-corrupt") {
+		args["AllowCorrupt"] = true
+	}
+	return args
 }
 
 func listBackup(c call) mgmt.Document {
@@ -130,6 +139,10 @@ func mode(c call) mgmt.Document {
 
 func progress(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Command": c.word(1)}
+}
+
+func cancelJob(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
 }
 
 func walCheck(c call) mgmt.Document {

@@ -63,6 +63,7 @@ func options() []console.Option {
 		{Short: "-?", Long: "--help"},
 		{Long: "--cascade"},
 		{Long: "--force"},
+		{Long: "--allow-corrupt"},
 		{Long: "--quick"},
 		{Long: "--offline"},
 	}
@@ -150,7 +151,7 @@ func (p *program) await(ctx context.Context, client *mgmt.Client, conn connectio
 	client.Coding, client.Keys = conn.coding, p.masterKey
 	doc, err := client.Call(ctx, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
-		p.complain(fmt.Sprintf("interrupted: %s goes on in the daemon", c.form.name()))
+		p.complain("interrupted: " + p.interrupted(ctx, conn, c))
 		return nil, exitInterrupted
 	}
 	if err != nil {
@@ -158,6 +159,31 @@ func (p *program) await(ctx context.Context, client *mgmt.Client, conn connectio
 		return nil, exitUsage
 	}
 	return doc, exitOK
+}
+
+// cancelPatience is how long the daemon has to take note that a job is not wanted.
+const cancelPatience = 5 * time.Second
+
+// interrupted cancels a backup that nobody waits for any more, and tells what became of
+// the command. Others go on: half a deletion or restore is of no use to anybody.
+func (p *program) interrupted(ctx context.Context, conn connection, c call) string {
+	goesOn := c.form.name() + " goes on in the daemon"
+	if c.form.command != mgmt.Backup {
+		return goesOn
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
+	defer stop()
+	client, err := mgmt.Dial(ctx, conn.socket)
+	if err != nil {
+		return goesOn
+	}
+	defer func() { _ = client.Close() }()
+	client.Version, client.Now = version.Version, p.now
+	doc, err := client.Call(ctx, mgmt.Progress, cancelJob(c))
+	if err != nil || !doc.Outcome().Status {
+		return goesOn
+	}
+	return "backup was cancelled"
 }
 
 // cause leaves out the address, which the message has already.

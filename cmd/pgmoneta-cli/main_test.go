@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ var update = flag.Bool("update", false, "rewrite the scripts with what the progr
 
 // fakeDaemon knows the server "primary" and answers with as little as possible.
 type fakeDaemon struct {
-	hold chan struct{} // what backup of server "slow" waits for
+	cancelled atomic.Bool   // whether the job of "slow" was
+	hold      chan struct{} // what backup of server "slow" waits for
 }
 
 func (d *fakeDaemon) Handle(_ context.Context, req *mgmt.Request) (mgmt.Response, error) {
@@ -40,7 +42,10 @@ func (d *fakeDaemon) Handle(_ context.Context, req *mgmt.Request) (mgmt.Response
 	}
 	switch req.Server() {
 	case "slow":
-		<-d.hold
+		if req.Command == mgmt.Backup {
+			<-d.hold
+		}
+		d.cancelled.Store(req.Args.Bool("Cancel"))
 	case "nosuch":
 		return nil, &mgmt.Error{Code: req.Command.Codes().NoServer, Err: errors.New(`no server "nosuch": see status`)}
 	case "old":
@@ -193,6 +198,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 	}{
 		{"backup primary", `1 {"Backup":null,"Server":"primary"}`},
 		{"backup primary newest", `1 {"Backup":"newest","Server":"primary"}`},
+		{"backup --allow-corrupt primary", `1 {"AllowCorrupt":true,"Backup":null,"Server":"primary"}`},
 		{"list-backup primary", `2 {"Server":"primary","Sort":"asc"}`},
 		{"list-backup primary ignored --sort descending", `2 {"Server":"primary","Sort":"desc"}`},
 		{"restore primary newest /tmp", `3 {"Backup":"newest","Directory":"/tmp","Position":null,"Server":"primary"}`},
@@ -223,6 +229,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"conf set log_level debug", `23 {"ConfigKey":"log_level","ConfigValue":"debug"}`},
 		{"mode primary offline", `24 {"Action":"offline","Server":"primary"}`},
 		{"progress primary backup", `25 {"Command":"backup","Server":"primary"}`},
+		{"cancel primary", `25 {"Cancel":true,"Command":"backup","Server":"primary"}`},
 		{"wal check primary", `300 {"Quick":false,"Server":"primary"}`},
 		{"wal check --quick primary", `300 {"Quick":true,"Server":"primary"}`},
 		{"repo check primary", `301 {"Mode":null,"Server":"primary"}`},
@@ -300,7 +307,7 @@ func TestInterruptLeavesTheJobAlone(t *testing.T) {
 	if _, status := p.await(ctx, client, conn, call{form: f, words: words, options: parsed}); status != exitInterrupted {
 		t.Errorf("status = %d, want %d", status, exitInterrupted)
 	}
-	if want := "pgmoneta-cli: interrupted: backup goes on in the daemon\n"; stderr.String() != want {
-		t.Errorf("stderr = %q, want %q", stderr.String(), want)
+	if want := "pgmoneta-cli: interrupted: backup was cancelled\n"; stderr.String() != want || !d.cancelled.Load() {
+		t.Errorf("stderr = %q, want %q; cancelled: %t", stderr.String(), want, d.cancelled.Load())
 	}
 }

@@ -14,6 +14,7 @@ Options:
   -s, --sort ORDER       asc or desc, for list-backup
       --cascade          also the backups it is based on, for retain and expunge
       --force            also a backup that is retained, for delete
+      --allow-corrupt    keep a backup whose pages have wrong checksums, marked
       --quick            read no content, for wal check
       --offline          without a daemon, for wal check; FILE is the daemon's pgmoneta.conf. Changes nothing
   -v, --verbose          end with Success (0) or Error (<code>)

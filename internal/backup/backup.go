@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,9 @@ type Options struct {
 	// to 1, to compare with what it has. It is done where the user may read files.
 	CrossCheck float64
 
+	// AllowCorrupt keeps a backup with pages whose checksums are wrong, and marks it.
+	AllowCorrupt bool
+
 	// Streaming reports whether WAL is being received, and if not why. A backup
 	// whose WAL does not arrive is given up after walPatience.
 	Streaming func() (bool, string)
@@ -46,6 +50,8 @@ type Options struct {
 	Progress func(phase string, done, total int64)
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	packBytes int64 // stored bytes at which a pack is closed, for tests; 0 = [repo.PackTarget]
 }
 
 // walPatience is how long a backup waits while no WAL is being received.
@@ -57,11 +63,27 @@ func Run(ctx context.Context, o Options) (repo.Summary, error) {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	j := &job{Options: o}
+	j.Progress = timed(o.Progress, o.Log)
 	s, err := j.run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
 	if err != nil {
 		return repo.Summary{}, fmt.Errorf("backup of server %q: %w", o.Params.Server, err)
 	}
 	return s, nil
+}
+
+// timed also logs how long each phase took.
+func timed(progress func(phase string, done, total int64), log *slog.Logger) func(string, int64, int64) {
+	current, began := "Start", time.Now()
+	return func(phase string, done, total int64) {
+		if phase != current {
+			log.Debug("phase of the backup is over", "phase", current, "elapsed", time.Since(began).Round(time.Microsecond))
+			current, began = phase, time.Now()
+		}
+		progress(phase, done, total)
+	}
 }
 
 type job struct {
@@ -74,7 +96,8 @@ type job struct {
 }
 
 func (j *job) run(ctx context.Context) (repo.Summary, error) {
-	if err := j.Repo.Sweep(ctx); err != nil {
+	err := errors.Join(j.Repo.ForgetUnfinished(ctx, j.Now().Add(-repo.KeepUnfinished)), j.Repo.Sweep(ctx))
+	if err != nil {
 		return repo.Summary{}, err
 	}
 	conn, err := pgrepl.Connect(ctx, j.Params)
@@ -92,7 +115,13 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if j.base != nil {
 		defer j.base.close()
 	}
+	if err := j.prints(ctx); err != nil {
+		return repo.Summary{}, err
+	}
 	if err := j.incremental(ctx, conn, system); err != nil {
+		return repo.Summary{}, err
+	}
+	if err := j.Repo.Begin(ctx, j.summary.Label); err != nil {
 		return repo.Summary{}, err
 	}
 	if j.stage, err = j.Repo.Engine().Stage(ctx, repo.OwnerJob); err != nil {
@@ -120,8 +149,29 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if err := j.awaitWAL(ctx); err != nil {
 		return repo.Summary{}, err
 	}
+	if ctx.Err() != nil {
+		return repo.Summary{}, context.Cause(ctx)
+	}
+	j.Progress("Commit", 0, 0)
 	j.summary.EndedAt = j.Now().UTC()
-	return j.summary, j.rows.Commit(ctx, j.summary, packs)
+	if err := j.rows.Commit(ctx, j.summary, packs); err != nil {
+		return repo.Summary{}, err
+	}
+	j.tidy(ctx)
+	j.Progress("Done", 0, 0)
+	return j.summary, nil
+}
+
+// tidy removes what interrupted backups have left and this one did not need. This one is
+// listed, whether that succeeds or not.
+func (j *job) tidy(ctx context.Context) {
+	left, err := j.Repo.Unfinished(ctx)
+	if err == nil && len(left) > 1 {
+		err = j.Repo.ForgetUnfinished(ctx, j.summary.Label.Time())
+	}
+	if err := errors.Join(err, j.Repo.Sweep(ctx)); err != nil {
+		j.Log.Warn("leftovers of interrupted backups stay for now", "err", err)
+	}
 }
 
 // identify asks everything that is known before the backup starts.
@@ -145,6 +195,22 @@ func (j *job) identify(ctx context.Context, conn *pgrepl.Conn) (pgrepl.System, e
 		Codec: j.Codec.String(), Cipher: j.Repo.Cipher().String(),
 	}
 	return system, err
+}
+
+// prints makes sure that the key of the prints is there or can be made. Losing it costs
+// space and nothing else, so that it stops no backup.
+func (j *job) prints(ctx context.Context) error {
+	const lost = "the key of the prints is lost: this backup stores everything once more"
+	p, err := j.Repo.Printer(ctx)
+	var damaged *container.DamagedError
+	if errors.As(err, &damaged) {
+		j.Log.Warn(lost, "label", string(j.summary.Label), "err", err)
+		return j.Repo.ForgetPrinter(ctx)
+	}
+	if err == nil && p == nil && j.base != nil {
+		j.Log.Warn(lost, "label", string(j.summary.Label))
+	}
+	return err
 }
 
 // incremental prepares an incremental backup, if one is wanted.
@@ -182,6 +248,10 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if wire != container.None {
 		o.Compression, o.Level = wire.String(), wireLevel(wire, j.Level)
 	}
+	pages, err := streamPages(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	bb, err := conn.BaseBackup(ctx, o)
 	if err != nil {
 		return nil, j.refused(err)
@@ -193,13 +263,21 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 		total += ts.Bytes
 	}
 	j.summary.FrameBytes = j.frameBytes(total)
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, j.layout(), j.known, j.stage, j.rows)
+	l := j.layout()
+	if pages != nil {
+		pages.Start = bb.Start
+		again := &secondLook{params: j.Params}
+		defer func() { _ = again.Close() }()
+		l.check = func(f *frame) (bool, error) { return checkPages(ctx, again, pages, f) }
+	}
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.rows)
 	if err != nil {
 		return nil, err
 	}
-	f := &files{pipe: pipe, wire: wire, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
+	f := &files{pipe: pipe, wire: wire, pages: pages, seed: maphash.MakeSeed(), received: func(n int64) { j.Progress("Base backup", n, max(n, total)) }}
 	if j.summary.Overlaid {
 		f.base = j.base
+		f.kept.Count = j.base.unnamed()
 	}
 	packs, stored, err := j.store(f, func() error { return j.archives(bb, f) })
 	if err != nil {
@@ -209,10 +287,15 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 	if err != nil {
 		return nil, err
 	}
-	if j.summary.End, j.summary.EndTLI, err = bb.Finish(); err != nil {
+	j.summary.End, j.summary.EndTLI, err = bb.Finish()
+	rejected := pages != nil && pgrepl.Code(err) == pgrepl.CodeDataCorruption
+	if err != nil && !rejected {
 		return nil, err
 	}
 	j.summary.StoppedAt = j.Now().UTC()
+	if err := j.corrupt(pages, f.kept, rejected); err != nil {
+		return nil, err
+	}
 	return packs, j.conclude(f, stored+manifestBytes)
 }
 
@@ -273,7 +356,7 @@ const (
 )
 
 func (j *job) layout() layout {
-	return layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: repo.PackTarget}
+	return layout{codec: j.Codec, level: j.Level, workers: j.Workers, frame: j.summary.FrameBytes, pack: cmp.Or(j.packBytes, repo.PackTarget)}
 }
 
 // frameBytes returns the size of frames for total bytes. That of the base is kept if it
@@ -301,8 +384,7 @@ func maxRate(bytes int64) int {
 	return int(min(max((bytes+1023)/1024, 32), 1<<20))
 }
 
-// tablespaces names the tablespaces. The names need a plain connection; without
-// one the OID serves.
+// tablespaces returns those of a base backup.
 func (j *job) tablespaces(ctx context.Context, bb *pgrepl.BaseBackup) []repo.Tablespace {
 	var list []repo.Tablespace
 	for _, ts := range bb.Tablespaces {
@@ -310,6 +392,12 @@ func (j *job) tablespaces(ctx context.Context, bb *pgrepl.BaseBackup) []repo.Tab
 			list = append(list, repo.Tablespace{OID: ts.OID, Name: strconv.FormatUint(uint64(ts.OID), 10), Location: ts.Location})
 		}
 	}
+	return j.named(ctx, list)
+}
+
+// named gives tablespaces that go by their OID their names. That needs a plain
+// connection; without one, and where it was dropped meanwhile, the OID stays.
+func (j *job) named(ctx context.Context, list []repo.Tablespace) []repo.Tablespace {
 	if len(list) == 0 {
 		return nil
 	}
@@ -394,7 +482,9 @@ func (j *job) awaitWAL(ctx context.Context) error {
 	}
 	idleSince := time.Now()
 	announced := false
-	for {
+	// On a quiet server the last segment is all there is to wait for.
+	pause := time.Millisecond
+	for ; ; pause = min(2*pause, 50*time.Millisecond) {
 		missing, err := verify.FirstMissing(ctx, j.Repo, plan)
 		if err != nil || missing == "" {
 			return errors.Join(err, verify.Segments(ctx, j.Repo, plan, j.summary.SegmentSize, j.Workers))
@@ -414,7 +504,7 @@ func (j *job) awaitWAL(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -47,10 +47,17 @@ func (silent) Disconnected(error)                                   {}
 // bed is a server whose WAL is received into a repository.
 func bed(t *testing.T, s *pgtest.Server, dir string) Options {
 	t.Helper()
+	return sealedBed(t, s, dir, repo.Keys{})
+}
+
+// sealedBed receives into a repository that is sealed with keys.
+func sealedBed(t *testing.T, s *pgtest.Server, dir string, keys repo.Keys) Options {
+	t.Helper()
 	r, err := repo.Open(durable.OS{}, dir, "primary")
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.UseKeys(keys)
 	params := pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	rc := &wal.Receiver{Params: params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
@@ -156,7 +163,7 @@ func TestFailedBackupLeavesNothingListed(t *testing.T) {
 	if list, err := o.Repo.Backups(ctx); err != nil || len(list) != 0 {
 		t.Errorf("listed: %v, %v", list, err)
 	}
-	if err := o.Repo.Sweep(ctx); err != nil {
+	if err := errors.Join(o.Repo.ForgetUnfinished(ctx, time.Now().Add(time.Hour)), o.Repo.Sweep(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := o.Repo.Engine().List(ctx, "pack"); err != nil || len(list) != 0 {
@@ -219,7 +226,7 @@ func reset(t *testing.T, r *repo.Repository) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Sweep(ctx); err != nil {
+	if err := errors.Join(r.ForgetUnfinished(ctx, time.Now().Add(time.Hour)), r.Sweep(ctx)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -246,7 +253,7 @@ func checkSurvivor(t *testing.T, cut int, r *repo.Repository, succeeded bool) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Sweep(ctx); err != nil {
+	if err := errors.Join(r.ForgetUnfinished(ctx, time.Now().Add(time.Hour)), r.Sweep(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	if packs, err := r.Engine().List(ctx, "pack"); err != nil || len(list) == 0 && len(packs) > 0 {
@@ -280,7 +287,7 @@ func TestCrossCheckFindsAMissedBlock(t *testing.T) {
 			}
 			b := &base{summary: full, manifest: m, blockSize: 8192, fraction: 1, rand: rand.New(rand.NewPCG(1, 1))}
 			defer b.close()
-			if b.rows, err = m.Index(); err != nil {
+			if b.rows, err = m.Index(ctx); err != nil {
 				t.Fatal(err)
 			}
 			row, err := b.find(path)

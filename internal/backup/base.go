@@ -62,13 +62,33 @@ func (b *base) find(path string) (repo.File, error) {
 	return f, err
 }
 
-// openBase opens the backup whose data is referred to: the one an incremental backup is
-// based on, else the newest that can be trusted. Without any, both results are empty.
+// openBase opens the backup whose data is referred to, and what interrupted backups have
+// stored. Without any backup that can be trusted, the base is nil.
 func (j *job) openBase(ctx context.Context) (*base, *known, error) {
 	damaged, err := j.Repo.Damaged(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	b, k, err := j.chooseBase(ctx, damaged)
+	if err != nil {
+		return nil, nil, err
+	}
+	packs, err := k.loadUnfinished(ctx, j.Repo, damaged)
+	if err != nil {
+		if b != nil {
+			b.close()
+		}
+		return nil, nil, err
+	}
+	if packs > 0 {
+		j.Log.Info("an interrupted backup has stored a part", "packs", packs)
+	}
+	return b, k, nil
+}
+
+// chooseBase opens the backup an incremental one is based on, else the newest that can be
+// trusted. Without any, the base is nil and nothing known.
+func (j *job) chooseBase(ctx context.Context, damaged map[string]bool) (*base, *known, error) {
 	if j.Base != "" {
 		b, err := j.Repo.Find(ctx, string(j.Base))
 		if err != nil {
@@ -147,6 +167,9 @@ func (j *job) prepare(ctx context.Context, conn *pgrepl.Conn, b *base, now pgrep
 	if conn.Version().Major() < pgrepl.IncrementalMajor {
 		return nil
 	}
+	if n := b.summary.CorruptPages; n > 0 && !j.AllowCorrupt {
+		return fmt.Errorf("it was kept with %d pages whose checksums are wrong (allow-corrupt takes it all the same)", n)
+	}
 	if b.summary.PostgreSQL.Major() != conn.Version().Major() {
 		return fmt.Errorf("it is of PostgreSQL %d, the server is %d", b.summary.PostgreSQL.Major(), conn.Version().Major())
 	}
@@ -162,7 +185,7 @@ func (j *job) prepare(ctx context.Context, conn *pgrepl.Conn, b *base, now pgrep
 	if b.blockSize, err = conn.BlockSize(ctx); err != nil {
 		return err
 	}
-	if b.rows, err = b.manifest.Index(); err != nil {
+	if b.rows, err = b.manifest.Index(ctx); err != nil {
 		return err
 	}
 	b.fraction, b.rand = j.CrossCheck, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))

@@ -10,7 +10,7 @@
 //     stored; its print tells.
 //  3. PostgreSQL's manifest is compared with what arrived, file by file. Where
 //     the data directory was read, pages are checked, and the manifest is ours.
-//  4. Packs are made durable and visible.
+//  4. Packs are made durable and visible, each while the next is written.
 //  5. All WAL from the start to the end of the backup is awaited in the
 //     repository, and checked.
 //  6. The manifest is written. From this moment the backup exists.
@@ -23,7 +23,8 @@
 //
 // A backup that is listed has all its data and WAL on stable storage, compared
 // with the checksums of the server. A failure or crash before step 6 leaves
-// nothing that is listed; what it leaves is swept by the next job.
+// nothing that is listed. Packs that were complete are found by the next backup,
+// which removes what it does not need when it is done; all else is swept by the next job.
 //
 // A backup refers to data, never to a backup: whichever others are deleted, it
 // restores. It never refers to what was found damaged, nor to data that is less

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
 	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -28,6 +29,10 @@ type files struct {
 	pipe *pipeline
 	wire container.Codec // in which archives come
 	base *base           // of an incremental backup that the server makes; else nil
+	// pages of the server have checksums, if it is set; kept are bad ones of the base
+	// that were not replaced.
+	pages *datadir.Pages
+	kept  datadir.BadPages
 	// received is told how many bytes of files have arrived.
 	received func(int64)
 
@@ -193,6 +198,7 @@ func (f *files) blocks(e *entry, in io.Reader) (uint32, error) {
 	e.over = &overlay{base: file, sent: sent, blockSize: f.base.blockSize}
 	e.file.Size = sent.size(f.base.blockSize)
 	f.base.sample(e.over)
+	f.inherit(e.file.Path, sent)
 	sum := crc.Sum32()
 	if len(sent.blocks) > 0 {
 		f.pipe.beginBlocks()

@@ -26,17 +26,12 @@ func taken(t testing.TB, dir string, archive []byte) ([]repo.File, *repo.Reposit
 		t.Fatal(err)
 	}
 	const label = repo.Label("20261121120000")
-	stage, err := r.Engine().Stage(ctx, repo.OwnerJob)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stage.Abort() }()
 	rows, err := r.NewManifestWriter(ctx, label)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, r, label, layout{codec: container.None, workers: 2, frame: smallFrame, pack: repo.PackTarget}, newKnown(), stage, rows)
+	pipe, err := newPipeline(ctx, r, label, layout{codec: container.None, workers: 2, frame: smallFrame, pack: repo.PackTarget}, newKnown(), rows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,9 +43,6 @@ func taken(t testing.TB, dir string, archive []byte) ([]repo.File, *repo.Reposit
 	packs, _, err := pipe.finish()
 	if err != nil {
 		return nil, nil, err
-	}
-	if err := stage.Commit(ctx); err != nil {
-		t.Fatal(err)
 	}
 	if err := rows.Commit(ctx, repo.Summary{Server: "primary", Label: label, SegmentSize: 16 << 20}, packs); err != nil {
 		t.Fatal(err)

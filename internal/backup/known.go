@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"sort"
 	"sync"
 
@@ -49,7 +50,7 @@ func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackR
 		k.begin(ref.Name)
 		err := set.Use(ctx, i, func(p *container.Reader) error {
 			for n := range p.Frames() {
-				k.add(p.Frame(n))
+				k.add(p.Frame(n)) // one that was dropped has no print, and keeps its number
 			}
 			return nil
 		})
@@ -58,6 +59,38 @@ func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackR
 		}
 	}
 	return nil
+}
+
+// loadUnfinished adds the frames of packs that interrupted backups have stored, but not
+// of those that new frames may not be found in.
+func (k *known) loadUnfinished(ctx context.Context, r *repo.Repository, damaged map[string]bool) (packs int, err error) {
+	refs, err := r.UnfinishedPacks(ctx)
+	if err != nil {
+		return 0, err
+	}
+	set := r.PackSet(refs, 1)
+	defer set.Close()
+	for i, ref := range refs {
+		if damaged[ref.Name] {
+			continue
+		}
+		err := set.Use(ctx, i, func(p *container.Reader) error {
+			if p.Header().Cipher < r.Cipher() {
+				return nil
+			}
+			packs++
+			k.begin(ref.Name)
+			for n := range p.Frames() {
+				k.add(p.Frame(n))
+			}
+			return nil
+		})
+		var damage *container.DamagedError
+		if err != nil && !errors.As(err, &damage) {
+			return packs, err
+		}
+	}
+	return packs, nil
 }
 
 // begin starts a pack, to which the frames that are added now belong.
@@ -91,8 +124,12 @@ func (k *known) grow() {
 	}
 }
 
-// enter makes a frame findable, unless an equal one is: then that serves.
+// enter makes a frame findable, unless an equal one is: then that serves. One without a
+// print is not to be found.
 func (k *known) enter(i int) {
+	if k.frame(i).print == (container.Print{}) {
+		return
+	}
 	if at, found := k.slot(k.frame(i).print); !found {
 		k.slots[at] = uint32(i + 1)
 	}
@@ -112,6 +149,9 @@ func (k *known) slot(print container.Print) (at int, found bool) {
 
 // find returns the frame whose plain bytes have this print.
 func (k *known) find(print container.Print) (int, bool) {
+	if print == (container.Print{}) {
+		return 0, false
+	}
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	at, found := k.slot(print)

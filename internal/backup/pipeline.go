@@ -9,6 +9,8 @@ import (
 	"hash/crc32"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
@@ -25,18 +27,18 @@ type pipeline struct {
 	label   repo.Label
 	codec   container.Codec
 	limit   int64 // of a pack
-	stage   storage.Stage
 	rows    *repo.ManifestWriter
 	known   *known
 	printer *container.Printer
-	check   func(*frame) error // of a frame that is not known, before it is encoded; may be nil
-	free    chan *frame        // owned by the receiver of a frame until it is put back
+	check   func(*frame) (sound bool, err error) // of a frame that is not known, before it is encoded; may be nil
+	free    chan *frame                          // owned by the receiver of a frame until it is put back
 	encode  chan *frame
 	write   chan *frame // same frames, in order
 
-	wg     sync.WaitGroup
-	cancel context.CancelCauseFunc
-	ctx    context.Context // of all goroutines of the pipeline
+	wg      sync.WaitGroup
+	commits errgroup.Group // packs that are complete become durable and visible
+	cancel  context.CancelCauseFunc
+	ctx     context.Context // of all goroutines of the pipeline
 
 	// used by the adding goroutine only
 	current *frame // being filled
@@ -81,9 +83,14 @@ type entry struct {
 }
 
 type packWriter struct {
+	stage  storage.Stage
 	upload storage.Upload
 	writer *container.Writer
 }
+
+// packsCommitting is how many packs are synced while the next is written, so that dirty
+// pages stay bounded.
+const packsCommitting = 2
 
 // packBuffer is what one write takes to a pack: frames are small once they are compressed.
 const packBuffer = 1 << 20
@@ -95,20 +102,21 @@ type layout struct {
 	workers int
 	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
 	pack    int64 // stored bytes at which a pack is closed
-	check   func(*frame) error
+	check   func(*frame) (sound bool, err error)
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
-func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, stage storage.Stage, rows *repo.ManifestWriter) (*pipeline, error) {
+func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, rows *repo.ManifestWriter) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
 	printer, err := r.NewPrinter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{repo: r, printer: printer, check: l.check, label: label, codec: l.codec, limit: l.pack, stage: stage, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
+	p := &pipeline{repo: r, printer: printer, check: l.check, label: label, codec: l.codec, limit: l.pack, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	p.commits.SetLimit(packsCommitting)
 	for range frames {
 		p.free <- &frame{plain: make([]byte, 0, l.frame), done: make(chan struct{}, 1)}
 	}
@@ -210,7 +218,11 @@ func (p *pipeline) finish() ([]repo.PackRef, int64, error) {
 	close(p.encode)
 	close(p.write)
 	p.wg.Wait()
+	if err := p.commits.Wait(); err != nil {
+		p.cancel(err)
+	}
 	if err := context.Cause(p.ctx); err != nil {
+		p.dropPack()
 		return nil, 0, err
 	}
 	p.cancel(nil)
@@ -221,6 +233,16 @@ func (p *pipeline) finish() ([]repo.PackRef, int64, error) {
 func (p *pipeline) abort(err error) {
 	p.cancel(err)
 	p.wg.Wait()
+	_ = p.commits.Wait()
+	p.dropPack()
+}
+
+// dropPack drops a pack that was not ended.
+func (p *pipeline) dropPack() {
+	if p.pack != nil {
+		_ = p.pack.stage.Abort()
+		p.pack = nil
+	}
 }
 
 func (p *pipeline) encodeAll(enc *container.Encoder) {
@@ -253,8 +275,13 @@ func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
 	}
 	f.known = -1
 	if p.check != nil {
-		if err := p.check(f); err != nil {
+		sound, err := p.check(f)
+		if err != nil {
 			return err
+		}
+		if !sound {
+			// Without a print it is never found, so that whoever reads it is checked.
+			print = container.Print{}
 		}
 	}
 	f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)
@@ -391,21 +418,25 @@ func (e *entry) add(pc piece, pack, number, plain int) {
 
 func (p *pipeline) openPack() error {
 	name := repo.PackName(p.label, p.opened+1)
-	up, err := p.stage.Create(p.ctx, name)
+	stage, err := p.repo.Engine().Stage(p.ctx, repo.OwnerJob)
 	if err != nil {
 		return err
 	}
-	p.buffer.Reset(up)
-	w, err := p.repo.NewContainer(p.buffer, name, container.Pack, p.codec)
-	if err != nil {
+	p.pack = &packWriter{stage: stage}
+	if p.pack.upload, err = stage.Create(p.ctx, name); err != nil {
 		return err
 	}
-	p.pack = &packWriter{upload: up, writer: w}
+	p.buffer.Reset(p.pack.upload)
+	if p.pack.writer, err = p.repo.NewContainer(p.buffer, name, container.Pack, p.codec); err != nil {
+		return err
+	}
 	p.opened++
 	p.known.begin(name)
 	return nil
 }
 
+// closePack ends the current pack, if there is one. It is made visible while the next is
+// written: should the backup be interrupted, the next one finds what is in it.
 func (p *pipeline) closePack() error {
 	if p.pack == nil {
 		return nil
@@ -415,6 +446,14 @@ func (p *pipeline) closePack() error {
 	if err := errors.Join(err, p.pack.upload.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", repo.PackName(p.label, p.opened), err)
 	}
+	stage := p.pack.stage
 	p.pack = nil
+	p.commits.Go(func() error {
+		err := stage.Commit(p.ctx)
+		if err != nil {
+			p.cancel(err)
+		}
+		return err
+	})
 	return nil
 }

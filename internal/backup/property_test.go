@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ type world struct {
 	cut     int // operation at which the power fails; 0 = never
 	log     []string
 	seconds int
+
+	compacted int // packs
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -195,17 +198,15 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 	if b != nil {
 		defer b.close()
 	}
-	stage, err := w.repo.Engine().Stage(ctx, repo.OwnerJob)
-	if err != nil {
+	if err := w.repo.Begin(ctx, label); err != nil {
 		return err
 	}
-	defer func() { _ = stage.Abort() }()
 	rows, err := w.repo.NewManifestWriter(ctx, label)
 	if err != nil {
 		return err
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, w.repo, label, layout{codec: container.None, workers: 2, frame: tinyFrame, pack: tinyPack}, k, stage, rows)
+	pipe, err := newPipeline(ctx, w.repo, label, layout{codec: container.None, workers: 2, frame: tinyFrame, pack: tinyPack}, k, rows)
 	if err != nil {
 		return err
 	}
@@ -214,7 +215,7 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 	if on != "" {
 		base = w.backups[on]
 		b.blockSize = tinyBlock
-		if b.rows, err = b.manifest.Index(); err != nil {
+		if b.rows, err = b.manifest.Index(ctx); err != nil {
 			pipe.abort(err)
 			return err
 		}
@@ -226,9 +227,6 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 	}
 	packs, _, err := pipe.finish()
 	if err != nil {
-		return err
-	}
-	if err := stage.Commit(ctx); err != nil {
 		return err
 	}
 	return rows.Commit(ctx, j.summary, packs)
@@ -247,15 +245,31 @@ func (w *world) step(ctx context.Context) error {
 		w.log = append(w.log, "collect")
 		return w.repo.Sweep(ctx)
 	case kind >= 7 && label != "":
+		packs := w.repo.PacksOf(ctx, label)
 		w.log = append(w.log, "delete "+string(label))
 		err := w.repo.Delete(ctx, label)
 		w.settle(label, w.backups[label], err)
-		return err
+		if err != nil {
+			return err
+		}
+		return w.compact(ctx, packs)
 	case kind >= 4 && label != "":
 		return w.take(ctx, label)
 	default:
 		return w.take(ctx, "")
 	}
+}
+
+// compact writes some of the packs again, however little that pays.
+func (w *world) compact(ctx context.Context, packs []string) error {
+	o := repo.CompactOptions{Packs: packs, Share: w.rand.Float64() / 2, Budget: int64(w.rand.IntN(5 * tinyPack))}
+	done, err := w.repo.Compact(ctx, o)
+	w.log = append(w.log, fmt.Sprintf("compact %.2f %d: %+v, %v", o.Share, o.Budget, done, err))
+	if err != nil && !errors.Is(err, durable.ErrPowerCut) {
+		w.fail("%v", err)
+	}
+	w.compacted += done.Packs
+	return err
 }
 
 func (w *world) take(ctx context.Context, on repo.Label) error {
@@ -334,14 +348,22 @@ func (w *world) check(exact bool) {
 		}
 		w.checkBackup(label, want, used)
 	}
+	unfinished, err := w.repo.Unfinished(context.Background())
+	if err != nil {
+		w.fail("%v", err)
+	}
 	packs, err := w.repo.Engine().List(context.Background(), "pack")
 	if err != nil {
 		w.fail("%v", err)
 	}
+	seen := map[string]bool{}
 	for _, p := range packs {
-		if exact && !used[p.Name] {
+		name := repo.PackOf(p.Name)
+		waits := slices.ContainsFunc(unfinished, func(l repo.Label) bool { return strings.HasPrefix(name, "pack/"+string(l)+"/") })
+		if exact && (!used[name] && !waits || seen[name]) {
 			w.fail("%s is dead and was not removed", p.Name)
 		}
+		seen[name] = true
 	}
 }
 
@@ -397,6 +419,7 @@ func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 	if os.Getenv("PGMONETA_TEST_LONG") != "" {
 		seeds = 200
 	}
+	var compacted atomic.Int64
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
@@ -415,7 +438,23 @@ func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 			if err := w.repo.Sweep(ctx); err != nil {
 				w.fail("%v", err)
 			}
+			if err := errors.Join(w.repo.ForgetUnfinished(ctx, time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), w.repo.Sweep(ctx)); err != nil {
+				w.fail("%v", err)
+			}
 			w.check(true)
+			report, err := w.repo.Check(ctx, repo.CheckOptions{Full: true})
+			if err != nil {
+				w.fail("%v", err)
+			}
+			for _, f := range report.Findings {
+				if !strings.HasSuffix(f.Object, "/backup_manifest") { // nobody wrote one
+					w.fail("check: %+v", f)
+				}
+			}
+			compacted.Add(int64(w.compacted))
 		})
+	}
+	if compacted.Load() == 0 {
+		t.Error("no pack was ever compacted")
 	}
 }

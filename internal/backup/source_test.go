@@ -3,14 +3,14 @@ package backup
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
-	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
@@ -18,7 +18,8 @@ import (
 // allow lets the replication user begin and end a backup of its own.
 func allow(t *testing.T, s *pgtest.Server) {
 	t.Helper()
-	s.Exec(t, "GRANT EXECUTE ON FUNCTION pg_backup_start(text,boolean), pg_backup_stop(boolean) TO "+pgtest.ReplUser)
+	start, stop := functions(s.Major)
+	s.Exec(t, "GRANT EXECUTE ON FUNCTION "+start+", "+stop+" TO "+pgtest.ReplUser)
 }
 
 func TestSourceThatCannotBeUsedIsRefusedWithTheRemedy(t *testing.T) {
@@ -77,34 +78,6 @@ func TestDirectoryOfAnotherServerIsRefused(t *testing.T) {
 	}
 	if err := j.sameServer(t.Context(), conn, s.DataDir); err != nil {
 		t.Error(err)
-	}
-}
-
-// A page that is damaged on the server's disk fails the backup and is named.
-func TestDamagedPageFailsABackup(t *testing.T) {
-	t.Parallel()
-	s := pgtest.Start(t, pgtest.Options{})
-	s.Exec(t, "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 4) AS filler FROM generate_series(1, 20000) i")
-	s.Exec(t, "CHECKPOINT")
-	name := s.QueryString(t, "SELECT pg_relation_filepath('t')")
-	o := bed(t, s, t.TempDir())
-	allow(t, s)
-	o.Source = Files
-	f, err := os.OpenFile(filepath.Join(s.DataDir, name), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteAt([]byte("!"), 9*8192+4000); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Run(t.Context(), o)
-	var corrupt *CorruptError
-	if !errors.As(err, &corrupt) || corrupt.Pages != 1 || corrupt.Found[0] != (datadir.BadPage{Path: name, Block: 9}) {
-		t.Fatalf("backup: %v", err)
-	}
-	if list, err := o.Repo.Backups(t.Context()); err != nil || len(list) != 0 {
-		t.Errorf("listed: %v, %v", list, err)
 	}
 }
 
@@ -199,6 +172,84 @@ func TestServerCompressesOnTheWire(t *testing.T) {
 			}
 			if err := o.Repo.Delete(t.Context(), summary.Label); err != nil { // or the next would refer to it
 				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// A tablespace that comes when the data directory is open is read like the others.
+func TestTablespaceMadeDuringABackup(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	allow(t, s)
+	s.Tablespace(t, "gone")
+	o := bed(t, s, t.TempDir())
+	o.Source = Files
+	var location string
+	begun := false
+	o.Progress = func(phase string, done, _ int64) {
+		switch {
+		case phase == "Checkpoint":
+			location = s.Tablespace(t, "late")
+			s.Exec(t, "CREATE TABLE t TABLESPACE late AS SELECT generate_series(1, 1000) i")
+		case phase == "Base backup" && !begun: // base comes before pg_tblspc
+			begun = true
+			s.Exec(t, "DROP TABLESPACE gone")
+			s.Tablespace(t, "later")
+		}
+	}
+	summary, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := s.QueryString(t, "SELECT pg_relation_filepath('t')")
+	m, err := o.Repo.OpenManifest(t.Context(), summary.Label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	links, found := 0, false
+	for f, err := range m.Files() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Kind == repo.Symlink {
+			links++
+		}
+		found = found || f.Path == name && f.Size > 0
+	}
+	if !found || links != len(summary.Tablespaces) || !slices.ContainsFunc(summary.Tablespaces, func(ts repo.Tablespace) bool { return ts.Name == "late" && ts.Location == location }) {
+		t.Errorf("%s is there: %t; %d links, tablespaces %v", name, found, links, summary.Tablespaces)
+	}
+}
+
+// Timeouts that are meant for clients of the database end no backup, however long its
+// connections are idle.
+func TestTimeoutsOfTheServerEndNoBackup(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major})
+		allow(t, s)
+		names := []string{"idle_session_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"}
+		if major >= 17 {
+			names = append(names, "transaction_timeout")
+		}
+		for _, name := range names {
+			s.Exec(t, "ALTER ROLE "+pgtest.ReplUser+" SET "+name+" = '1s'")
+			s.Exec(t, "ALTER DATABASE postgres SET "+name+" = '1s'")
+		}
+		s.Exec(t, "ALTER SYSTEM SET idle_session_timeout = '1s'") // the only way to one for replication
+		s.Exec(t, "SELECT pg_reload_conf()")
+		o := bed(t, s, t.TempDir())
+		o.MaxRate = 8 << 20
+		for _, o.Source = range []Source{Files, Stream} {
+			summary, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatalf("%s: %v", o.Source, err)
+			}
+			if took := summary.StoppedAt.Sub(summary.StartedAt); took < 2*time.Second {
+				t.Errorf("%s: it took only %s", o.Source, took)
 			}
 		}
 	})

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"strconv"
-	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/datadir"
@@ -18,29 +18,6 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
-
-// A CorruptError reports pages whose checksums are wrong on the server's disk.
-type CorruptError struct {
-	Pages int64
-	Found []datadir.BadPage // the first of them
-}
-
-func (e *CorruptError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d pages on the server have a wrong checksum: ", e.Pages)
-	for i, p := range e.Found {
-		if i == 5 {
-			b.WriteString(", ...")
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(p.String())
-	}
-	b.WriteString(". The backup was dropped, older ones are still there: restore the relations from one of them")
-	return b.String()
-}
 
 // readTree takes the backup from the data directory itself and returns the pack table.
 func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]repo.PackRef, error) {
@@ -56,16 +33,13 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if pages != nil {
 		pages.Start = start
 	}
-	if j.summary.Tablespaces, err = r.tablespaces(ctx); err != nil {
-		return nil, err
-	}
 	total := r.total(ctx)
 	j.summary.FrameBytes = j.frameBytes(total)
 	l := j.layout()
 	if pages != nil {
-		l.check = func(f *frame) error { return checkPages(ctx, r.tree, pages, f) }
+		l.check = func(f *frame) (bool, error) { return checkPages(ctx, r.tree, pages, f) }
 	}
-	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.stage, j.rows)
+	pipe, err := newPipeline(ctx, j.Repo, j.summary.Label, l, j.known, j.rows)
 	if err != nil {
 		return nil, err
 	}
@@ -75,21 +49,11 @@ func (j *job) readTree(ctx context.Context, conn *pgrepl.Conn, r *reading) ([]re
 	if err != nil {
 		return nil, err
 	}
-	if pages != nil && pages.Bad > 0 {
-		return nil, &CorruptError{Pages: pages.Bad, Found: pages.Found}
+	j.summary.Tablespaces = j.named(ctx, t.spaces)
+	if err := j.corrupt(pages, datadir.BadPages{}, false); err != nil {
+		return nil, err
 	}
 	return packs, j.conclude(f, stored+t.written)
-}
-
-// checkPages checks the pages in a frame. Those of a frame that an earlier backup
-// has were checked then.
-func checkPages(ctx context.Context, tree datadir.Tree, pages *datadir.Pages, f *frame) error {
-	for _, pc := range f.pieces {
-		if err := pages.Check(ctx, tree, pc.of.file.Path, pc.offset, f.plain[pc.skip:][:pc.length]); err != nil {
-			return fmt.Errorf("check %s: %w", pc.of.file.Path, err)
-		}
-	}
-	return nil
 }
 
 // A treeBackup reads one tree.
@@ -103,6 +67,7 @@ type treeBackup struct {
 	out     *container.StreamWriter
 	list    *manifest.Writer // PostgreSQL's manifest, which nobody else writes here
 	control datadir.Control
+	spaces  []repo.Tablespace // whose links were read
 	written int64
 }
 
@@ -161,13 +126,31 @@ func (t *treeBackup) take(ctx context.Context, o opened) error {
 		o.file.Size = int64(len(t.control.Content))
 		return t.regular(o.file, bytes.NewReader(t.control.Content))
 	case o.reader == nil:
+		if space, ok := tablespace(o.file); ok {
+			t.spaces = append(t.spaces, space)
+		}
 		return t.files.pipe.end(&entry{file: described(o.file)})
 	}
-	err := t.regular(o.file, paced{ctx: ctx, in: o.reader, pace: t.pace})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // dropped since it was listed, and nothing of it was read
+	err := t.regular(o.file, sourceReader{paced{ctx: ctx, in: o.reader, pace: t.pace}})
+	if errors.Is(err, errDropped) {
+		err = nil
 	}
 	return errors.Join(err, o.reader.Close())
+}
+
+// errDropped reports a file that was dropped since it was listed, of which nothing was
+// read. A missing file is something else when the repository misses it.
+var errDropped = errors.New("dropped since it was listed")
+
+// A sourceReader reads a file of the server.
+type sourceReader struct{ in io.Reader }
+
+func (r sourceReader) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errDropped
+	}
+	return n, err
 }
 
 // regular adds a regular file to the backup and to PostgreSQL's manifest.
@@ -248,19 +231,12 @@ func (t *treeBackup) endManifest() error {
 	return t.upload.Close()
 }
 
-// tablespaces lists the tablespaces that lie elsewhere.
-func (r *reading) tablespaces(ctx context.Context) ([]repo.Tablespace, error) {
-	rows, err := r.conn.Query(ctx, "SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'")
-	if err != nil {
-		return nil, err
+// tablespace returns the tablespace whose link f is. It goes by its OID.
+func tablespace(f datadir.File) (repo.Tablespace, bool) {
+	dir, name := path.Split(f.Path)
+	oid, err := strconv.ParseUint(name, 10, 32)
+	if dir != "pg_tblspc/" || f.Kind != datadir.Symlink || err != nil {
+		return repo.Tablespace{}, false
 	}
-	var list []repo.Tablespace
-	for _, row := range rows {
-		oid, err := strconv.ParseUint(row[0], 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, repo.Tablespace{OID: uint32(oid), Name: row[1], Location: row[2]})
-	}
-	return list, nil
+	return repo.Tablespace{OID: uint32(oid), Name: name, Location: f.Link}, true
 }

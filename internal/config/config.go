@@ -74,8 +74,9 @@ type Main struct {
 	Workers          int // 0 none
 	MaxRate          int64
 	BackupSource     BackupSource
-	CrossCheck       int // percent of the blocks that were not sent to compare in an incremental backup
-	JobNice          int // by how much job workers are nicer than the daemon; 0 leaves all priorities
+	CrossCheck       int  // percent of the blocks that were not sent to compare in an incremental backup
+	AllowCorrupt     bool // keep backups with pages whose checksums are wrong, marked
+	JobNice          int  // by how much job workers are nicer than the daemon; 0 leaves all priorities
 	Progress         bool
 	StorageEngines   StorageEngine
 	Encryption       Encryption

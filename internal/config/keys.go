@@ -184,6 +184,7 @@ func mainKeys() []key[Main] {
 		rate("max_rate", 0, func(m *Main) *int64 { return &m.MaxRate }).live(),
 		enum("backup_source", func(m *Main) *BackupSource { return &m.BackupSource }, backupSourceWords).live(),
 		custom("cross_check", func(m *Main) *int { return &m.CrossCheck }, parsePercent, strconv.Itoa).as(func(m *Main) any { return int64(m.CrossCheck) }),
+		boolean("allow_corrupt", func(m *Main) *bool { return &m.AllowCorrupt }),
 		custom("job_nice", func(m *Main) *int { return &m.JobNice }, parseNice, strconv.Itoa).live().as(func(m *Main) any { return int64(m.JobNice) }),
 		boolean("progress", func(m *Main) *bool { return &m.Progress }).live(),
 		custom("storage_engine", func(m *Main) *StorageEngine { return &m.StorageEngines }, parseStorage, StorageEngine.String).onRestart().

@@ -163,6 +163,10 @@ type Frame struct {
 	Print  Print             // by which an equal frame is found; zero for none
 }
 
+// Dropped reports whether the bytes of the frame are not in the container any more. Its
+// entry stays, so that the numbers of the frames after it stay.
+func (f Frame) Dropped() bool { return f.Stored == 0 && f.Plain > 0 }
+
 func (f Frame) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, f.Plain)
 	dst = binary.LittleEndian.AppendUint32(dst, f.Stored)

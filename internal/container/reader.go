@@ -153,7 +153,8 @@ func (c *Reader) readIndex(t trailer, size int64) error {
 	at := int64(headerSize)
 	for i := range c.frames {
 		f := parseFrame(b[i*entrySize:])
-		if f.Plain > FrameLimit || f.Stored > storedLimit || int(f.Stored) < c.header.overhead() {
+		short := int(f.Stored) < c.header.overhead() && !(f.Dropped() && c.header.Kind == Pack)
+		if f.Plain > FrameLimit || f.Stored > storedLimit || short {
 			return fmt.Errorf("frame %d claims %d plain and %d stored bytes", i, f.Plain, f.Stored)
 		}
 		c.frames[i], c.offsets[i] = f, at
@@ -192,13 +193,42 @@ type Scratch struct {
 // Close releases the decoders.
 func (s *Scratch) Close() { s.dec.Close() }
 
+// ErrDropped reports a frame that was needed by no backup when its pack was compacted.
+var ErrDropped = errors.New("it was dropped when no backup needed it")
+
 // ReadFrame returns the plain bytes of frame i, checked. They lie in s and are
 // valid until its next use.
 func (c *Reader) ReadFrame(i int, s *Scratch) ([]byte, error) {
+	_, plain, err := c.ReadEncoded(i, s)
+	return plain, err
+}
+
+// ReadEncoded returns frame i as its encoder made it, and its plain bytes, checked. Both
+// lie in s and are valid until its next use.
+func (c *Reader) ReadEncoded(i int, s *Scratch) (encoded, plain []byte, err error) {
+	encoded, err = c.readStored(i, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.plain == nil {
+		s.plain = make([]byte, 0, FrameLimit+1)
+	}
+	plain, err = s.dec.decodeChecked(s.plain[:0], c.header.Codec, c.frames[i], encoded, c.printer)
+	if err != nil {
+		return nil, nil, &DamagedError{Object: c.name, Frame: i, Err: err}
+	}
+	return encoded, plain, nil
+}
+
+// readStored returns the stored bytes of frame i, opened if they were sealed.
+func (c *Reader) readStored(i int, s *Scratch) ([]byte, error) {
 	if i < 0 || i >= len(c.frames) {
 		return nil, &DamagedError{Object: c.name, Frame: i, Err: fmt.Errorf("the object has %d frames", len(c.frames))}
 	}
 	f := c.frames[i]
+	if f.Dropped() {
+		return nil, &DamagedError{Object: c.name, Frame: i, Err: ErrDropped}
+	}
 	if cap(s.stored) < int(f.Stored) {
 		s.stored = make([]byte, storedLimit)
 	}
@@ -216,14 +246,7 @@ func (c *Reader) ReadFrame(i int, s *Scratch) ([]byte, error) {
 			return nil, &DamagedError{Object: c.name, Frame: i, Err: err}
 		}
 	}
-	if s.plain == nil {
-		s.plain = make([]byte, 0, FrameLimit+1)
-	}
-	plain, err := s.dec.decodeChecked(s.plain[:0], c.header.Codec, f, stored, c.printer)
-	if err != nil {
-		return nil, &DamagedError{Object: c.name, Frame: i, Err: err}
-	}
-	return plain, nil
+	return stored, nil
 }
 
 // A Stream reads the plain bytes of a container from first to last.

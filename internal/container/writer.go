@@ -70,6 +70,13 @@ func (w *Writer) WriteFrame(stored []byte, f Frame) (int, error) {
 	return len(w.frames) - 1, nil
 }
 
+// DropFrame appends the entry of a frame whose bytes nobody needs any more.
+func (w *Writer) DropFrame(f Frame) {
+	f.Stored, f.Print = 0, Print{}
+	w.plain += uint64(f.Plain)
+	w.frames = append(w.frames, f)
+}
+
 // Len returns the bytes written so far, without the index.
 func (w *Writer) Len() int64 { return int64(w.at) }
 

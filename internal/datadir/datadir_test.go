@@ -176,15 +176,16 @@ func TestPagesOfARealServerPassAndDamageIsFound(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return pages.Check(t.Context(), tree, f.Path, 0, b)
+			_, err = pages.Check(t.Context(), tree, f.Path, 0, b)
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return pages
 	}
-	if p := read(); p.Bad != 0 || p.Checked < 500 {
-		t.Fatalf("sound directory: %d pages checked, bad: %v", p.Checked, p.Found)
+	if p := read(); p.Bad.Count != 0 || p.Checked < 500 {
+		t.Fatalf("sound directory: %d pages checked, bad: %v", p.Checked, p.Bad.Found)
 	}
 	f, err := os.OpenFile(filepath.Join(s.DataDir, name), os.O_RDWR, 0)
 	if err != nil {
@@ -194,8 +195,8 @@ func TestPagesOfARealServerPassAndDamageIsFound(t *testing.T) {
 	if _, err := f.WriteAt([]byte("!"), 7*8192+4000); err != nil {
 		t.Fatal(err)
 	}
-	if p := read(); p.Bad != 1 || p.Found[0] != (BadPage{Path: name, Block: 7}) {
-		t.Fatalf("damaged directory: %d bad: %v", p.Bad, p.Found)
+	if p := read(); p.Bad.Count != 1 || p.Bad.Found[0] != (BadPage{Path: name, Block: 7}) {
+		t.Fatalf("damaged directory: %d bad: %v", p.Bad.Count, p.Bad.Found)
 	}
 }
 

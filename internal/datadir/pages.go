@@ -21,10 +21,16 @@ type Pages struct {
 	Start     pg.LSN // of the backup: WAL repairs pages changed since
 	SegmentOf int64  // blocks of a relation in one file, 131072 unless built otherwise
 
-	mu      sync.Mutex
-	Checked int64     // pages whose checksum was computed
-	Bad     int64     // pages whose checksum is wrong
-	Found   []BadPage // the first of them
+	mu       sync.Mutex
+	Checked  int64    // pages whose checksum was computed
+	Bad      BadPages // whose checksum is wrong, read twice
+	Doubtful BadPages // whose checksum was wrong and which could not be read again
+}
+
+// BadPages counts pages and names the first of them.
+type BadPages struct {
+	Count int64
+	Found []BadPage
 }
 
 // foundLimit bounds the list of bad pages.
@@ -38,22 +44,30 @@ type BadPage struct {
 
 func (b BadPage) String() string { return fmt.Sprintf("block %d of %s", b.Block, b.Path) }
 
-// Check looks at the pages in p, which were read from a file at offset. Files of
-// other kinds pass. A page that seems bad is read again: it may have been read
-// while it was written, and then WAL has it whole.
-func (p *Pages) Check(ctx context.Context, tree Tree, name string, offset int64, b []byte) error {
-	number, ok := firstBlock(name, p.SegmentOf)
+// ErrUnreadable reports that a tree cannot read again what was read by other means.
+var ErrUnreadable = errors.New("cannot be read again")
+
+// Check looks at the pages in b, which were read from a file at offset. Files of
+// other kinds pass. A page that seems bad is read again from tree: it may have been
+// read while it was written, and then WAL has it whole. Where tree says
+// [ErrUnreadable] the page is doubtful.
+//
+// It reports whether every page has its checksum. Pages that WAL will repair may not,
+// and are not reported as bad.
+func (p *Pages) Check(ctx context.Context, tree Tree, name string, offset int64, b []byte) (sound bool, err error) {
+	number, ok := FirstBlock(name, p.SegmentOf)
 	if !ok {
-		return nil
+		return true, nil
 	}
 	size := p.BlockSize
 	if offset%int64(size) != 0 {
-		return fmt.Errorf("bytes from offset %d begin no page", offset)
+		return false, fmt.Errorf("bytes from offset %d begin no page", offset)
 	}
 	checked := int64(0)
+	sound = true
 	for i := 0; i+size <= len(b); i += size {
 		page := b[i : i+size]
-		if isNew(page) || pageLSN(page) >= p.Start {
+		if isNew(page) {
 			continue
 		}
 		checked++
@@ -61,22 +75,47 @@ func (p *Pages) Check(ctx context.Context, tree Tree, name string, offset int64,
 		if checksum(page, uint32(number+block)) == storedChecksum(page) {
 			continue
 		}
-		bad, err := p.stillBad(ctx, tree, name, block, number+block)
-		if err != nil {
-			return err
+		sound = false
+		if pageLSN(page) >= p.Start {
+			continue
 		}
-		if bad {
-			p.report(BadPage{Path: name, Block: number + block})
+		if err := p.suspect(ctx, tree, name, block, number+block); err != nil {
+			return false, err
 		}
 	}
 	p.mu.Lock()
 	p.Checked += checked
 	p.mu.Unlock()
+	return sound, nil
+}
+
+// suspect reports a page unless it is sound when it is read again.
+func (p *Pages) suspect(ctx context.Context, tree Tree, name string, block, number int64) error {
+	bad, err := p.stillBad(ctx, tree, name, block, number)
+	report := &p.Bad
+	if errors.Is(err, ErrUnreadable) {
+		report, bad, err = &p.Doubtful, true, nil
+	}
+	if err != nil || !bad {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	report.Add(BadPage{Path: name, Block: number})
 	return nil
 }
 
-// firstBlock returns the number of the first block in a relation's file.
-func firstBlock(name string, segmentOf int64) (int64, bool) {
+// Add counts a page.
+func (b *BadPages) Add(page BadPage) {
+	b.Count++
+	if len(b.Found) < foundLimit {
+		b.Found = append(b.Found, page)
+	}
+}
+
+// FirstBlock returns the number of the first block in a relation's file of segmentOf
+// blocks, and whether name is one.
+func FirstBlock(name string, segmentOf int64) (int64, bool) {
 	dir, base := path.Split(name)
 	dir = path.Clean(dir)
 	if _, _, ok := relation(base); !ok || !relations(dir) && dir != "global" {
@@ -105,13 +144,4 @@ func (p *Pages) stillBad(ctx context.Context, tree Tree, name string, block, num
 		return false, err
 	}
 	return !isNew(page) && pageLSN(page) < p.Start && checksum(page, uint32(number)) != storedChecksum(page), nil
-}
-
-func (p *Pages) report(b BadPage) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.Bad++
-	if len(p.Found) < foundLimit {
-		p.Found = append(p.Found, b)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,19 +61,22 @@ type Handle interface {
 
 // Local is the [Tree] of a data directory on this machine.
 type Local struct {
-	dir   string
-	root  *os.Root
-	space map[string]*os.Root // by the path of its link
+	dir  string
+	root *os.Root
+
+	mu    sync.Mutex
+	space map[string]*os.Root // by the path of its link, once it was needed
 }
 
-// OpenLocal opens the data directory dir and the tablespaces it links to.
+// OpenLocal opens the data directory dir. Tablespaces are opened when something in them
+// is, because they come and go while the server runs.
 func OpenLocal(dir string) (*Local, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	l := &Local{dir: dir, root: root, space: map[string]*os.Root{}}
-	if err := l.openTablespaces(); err != nil {
+	if _, err := root.Stat(tablespaces); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -80,44 +84,55 @@ func OpenLocal(dir string) (*Local, error) {
 
 const tablespaces = "pg_tblspc"
 
-func (l *Local) openTablespaces() error {
-	entries, err := fs.ReadDir(l.root.FS(), tablespaces)
-	if err != nil {
-		return err
+// in returns the root that holds name, and its name there. The root of a tablespace that
+// was dropped is [fs.ErrNotExist].
+func (l *Local) in(name string) (*os.Root, string, error) {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) < 2 || parts[0] != tablespaces {
+		return l.root, name, nil
 	}
-	for _, e := range entries {
-		if e.Type() != fs.ModeSymlink {
-			continue
-		}
-		link := path.Join(tablespaces, e.Name())
-		target, err := l.root.Readlink(link)
-		if err != nil {
-			return err
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(l.dir, tablespaces, target)
-		}
-		if l.space[link], err = os.OpenRoot(target); err != nil {
-			return fmt.Errorf("tablespace %s: %w", e.Name(), err)
-		}
+	root, err := l.tablespace(path.Join(parts[:2]...))
+	if err != nil || root == l.root {
+		return root, name, err
 	}
-	return nil
+	return root, strings.Join(append(parts[2:], "."), "/"), nil
 }
 
-// in returns the root that holds name, and its name there.
-func (l *Local) in(name string) (*os.Root, string) {
-	parts := strings.SplitN(name, "/", 3)
-	if len(parts) >= 2 && parts[0] == tablespaces {
-		if root := l.space[parts[0]+"/"+parts[1]]; root != nil {
-			return root, strings.Join(append(parts[2:], "."), "/")
-		}
+// tablespace opens what a link leads to, once. What is no link lies in the data directory.
+func (l *Local) tablespace(link string) (*os.Root, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if root := l.space[link]; root != nil {
+		return root, nil
 	}
-	return l.root, name
+	info, err := l.root.Lstat(link)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Type() != fs.ModeSymlink {
+		return l.root, nil
+	}
+	target, err := l.root.Readlink(link)
+	if err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(l.dir, tablespaces, target)
+	}
+	root, err := os.OpenRoot(target)
+	if err != nil {
+		return nil, fmt.Errorf("tablespace %s: %w", path.Base(link), err)
+	}
+	l.space[link] = root
+	return root, nil
 }
 
 // List implements [Tree].
 func (l *Local) List(ctx context.Context, dir string) ([]File, error) {
-	root, inside := l.in(dir)
+	root, inside, err := l.in(dir)
+	if err != nil {
+		return nil, err
+	}
 	d, err := root.Open(path.Clean(inside))
 	if err != nil {
 		return nil, err
@@ -166,7 +181,10 @@ func stat(root *os.Root, name string) (File, error) {
 
 // Open implements [Tree].
 func (l *Local) Open(_ context.Context, name string) (Handle, error) {
-	root, inside := l.in(name)
+	root, inside, err := l.in(name)
+	if err != nil {
+		return nil, err
+	}
 	f, err := root.Open(path.Clean(inside))
 	if err != nil {
 		return nil, err
@@ -188,9 +206,7 @@ func (h localHandle) Want(offset, n int64) {
 func (l *Local) Close() error {
 	err := l.root.Close()
 	for _, root := range l.space {
-		if root != nil {
-			err = errors.Join(err, root.Close())
-		}
+		err = errors.Join(err, root.Close())
 	}
 	return err
 }

@@ -97,6 +97,8 @@ type Start struct {
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
 	Rehearsal  Rehearsal
+	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
+	AllowCorrupt bool
 
 	Log LogOptions
 	Job Spec
@@ -136,6 +138,7 @@ type Spec struct {
 	Directory string // restore only
 	AllFiles  bool   // verify only: list good files too
 	Force     bool   // delete only
+	Corrupt   bool   // backup only: as [Start.AllowCorrupt], for this one
 	Quick     bool   // walcheck and repocheck only: read no content
 }
 

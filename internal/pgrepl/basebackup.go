@@ -309,16 +309,27 @@ func (b *BaseBackup) read(p []byte, in copyState) (int, error) {
 // Finish reads the server's verdict and returns the end of the backup: the
 // first position after the WAL it needs. Only then has the backup succeeded
 // on the server's side.
+//
+// With an error of [CodeDataCorruption] all was sent, the position is valid, and the
+// server found pages with wrong checksums.
 func (b *BaseBackup) Finish() (end pg.LSN, tli pg.Timeline, err error) {
+	var corrupt error
 	for b.state != done {
 		if err := b.in.skipData(); err != nil {
 			return 0, 0, b.failed(err)
 		}
-		if err := b.advance(); err != nil {
+		err := b.advance()
+		if err != nil && (Code(err) != CodeDataCorruption || len(b.result) == 0) {
 			return 0, 0, err
+		}
+		if err != nil {
+			corrupt = err
 		}
 	}
 	b.stop()
 	end, tli, err = parsePosition(b.result)
+	if err == nil {
+		return end, tli, corrupt
+	}
 	return end, tli, b.c.wrap("end of BASE_BACKUP", err)
 }

@@ -146,13 +146,49 @@ type Conn struct {
 
 // Connect opens a physical replication connection. The user needs the
 // REPLICATION attribute and a line in pg_hba.conf for the database "replication".
+// No timeout of the server's configuration ends it.
 func Connect(ctx context.Context, p Params) (*Conn, error) {
-	return connect(ctx, p, map[string]string{"replication": "true"})
+	params := map[string]string{"replication": "true"}
+	for _, name := range timeouts(pg.MinMajor) {
+		params[name] = "0"
+	}
+	c, err := connect(ctx, p, params)
+	if Code(err) == CodeProtocolViolation {
+		// A pooler in between refuses settings that it does not know.
+		return connect(ctx, p, map[string]string{"replication": "true"})
+	}
+	return c, err
 }
 
-// ConnectSQL opens a plain connection to a database.
+// ConnectSQL opens a plain connection to a database. No timeout set for the user, the
+// database or the server ends it.
 func ConnectSQL(ctx context.Context, p Params) (*Conn, error) {
-	return connect(ctx, p, map[string]string{})
+	c, err := connect(ctx, p, map[string]string{})
+	if err != nil {
+		return nil, err
+	}
+	var set strings.Builder
+	for _, name := range timeouts(c.version.Major()) {
+		fmt.Fprintf(&set, "SET %s = 0;", name)
+	}
+	if _, err := c.Query(ctx, set.String()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// timeouts are the settings by which a server of this version ends sessions, transactions
+// or statements of a client. A plain connection sets them once it knows the version.
+// One for replication can set nothing later, so it brings those that every version
+// knows when it connects. transaction_timeout is not missed there: commands of
+// physical replication are in no transaction for longer than a moment.
+func timeouts(major int) []string {
+	list := []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"}
+	if major >= 17 {
+		list = append(list, "transaction_timeout")
+	}
+	return list
 }
 
 // connect tries the members in order. A member in the wrong state is tried only

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 )
@@ -31,6 +32,29 @@ func (c *Conn) BlockSize(ctx context.Context) (int64, error) {
 		err = fmt.Errorf("block_size is %d", n)
 	}
 	return n, c.wrap("SHOW block_size", err)
+}
+
+// Checksums reports whether the server writes checksums into pages.
+func (c *Conn) Checksums(ctx context.Context) (bool, error) {
+	text, err := c.Show(ctx, "data_checksums")
+	return text == "on", err
+}
+
+// RelationSegment returns the size of a full file of a relation in bytes: 1 GiB unless
+// PostgreSQL was built otherwise.
+func (c *Conn) RelationSegment(ctx context.Context) (int64, error) {
+	const setting = "segment_size"
+	text, err := c.Show(ctx, setting)
+	if err != nil {
+		return 0, err
+	}
+	for i, unit := range []string{"kB", "MB", "GB", "TB"} {
+		if digits, ok := strings.CutSuffix(text, unit); ok {
+			n, err := strconv.ParseInt(digits, 10, 32)
+			return n << (10 * (i + 1)), c.wrap("SHOW "+setting, err)
+		}
+	}
+	return 0, c.wrap("SHOW "+setting, fmt.Errorf("%q is no size", text))
 }
 
 // OldestSummary returns where the WAL summaries of a timeline begin, and whether there

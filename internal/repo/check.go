@@ -151,7 +151,7 @@ func (c *survey) run(ctx context.Context) error {
 func (c *survey) list(ctx context.Context) error {
 	objects, err := c.repo.engine.List(ctx, "pack")
 	for _, o := range objects {
-		c.pack(o.Name).size = o.Size
+		c.pack(PackOf(o.Name)).size += o.Size
 		c.total += o.Size
 		c.report.Stored += o.Size
 	}
@@ -246,7 +246,7 @@ func (c *survey) frames(ctx context.Context, p *surveyPack, r *container.Reader)
 	for i := range p.plain {
 		f := r.Frame(i)
 		p.plain[i], p.stored[i] = f.Plain, f.Stored
-		if !c.Full {
+		if !c.Full || f.Dropped() {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -300,6 +300,9 @@ func (c *survey) extent(n int, b *surveyBackup, path string, x Extent) {
 		if frame >= len(p.plain) {
 			c.found(manifestName(b.summary.Label), []Label{b.summary.Label}, path, fmt.Errorf("it refers to frame %d of %s, which has %d", frame, p.name, len(p.plain)))
 			return
+		}
+		if p.stored[frame] == 0 && p.plain[frame] > 0 {
+			c.found(p.name, []Label{b.summary.Label}, path, &container.DamagedError{Object: p.name, Frame: frame, Err: container.ErrDropped})
 		}
 		if err := p.bad[frame]; err != nil {
 			c.found(p.name, []Label{b.summary.Label}, path, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -72,15 +73,23 @@ func (r *Repository) sweepDamage(ctx context.Context) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(marks)) {
-		o, err := r.engine.Open(ctx, name)
-		if errors.Is(err, fs.ErrNotExist) {
+		there, err := r.existsInSome(ctx, name)
+		if err == nil && !there {
 			err = r.engine.Delete(ctx, damagePrefix+name)
-		} else if err == nil {
-			err = o.Close()
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// existsInSome reports whether an object exists, a pack in some generation.
+func (r *Repository) existsInSome(ctx context.Context, name string) (bool, error) {
+	there, err := r.exists(ctx, name)
+	if there || err != nil || !strings.HasPrefix(name, "pack/") {
+		return there, err
+	}
+	packs, err := r.generations(ctx, path.Base(path.Dir(name)))
+	return len(packs[name]) > 0, err
 }

@@ -9,10 +9,12 @@
 //	backup/<label>/manifest         our description of one backup; writing it is the commit
 //	backup/<label>/backup_manifest  PostgreSQL's own manifest, byte for byte
 //	pack/<label>/<n>                frames of file data, about 64 MiB each
+//	pack/<label>/<n>.<g>            generation g of that pack, from 2, without frames no backup needs
 //	wal/<timeline>/<segment>        one finished WAL segment
 //	wal/<timeline>.history          timeline history, as the server sent it
 //	hole/<timeline>/<from>-<to>     WAL that is missing, and why
 //	damaged/<object>                an object that was found damaged
+//	unfinished/<label>              a backup that was begun and is not listed
 //
 // All but format, keys, histories, holes and damage are containers (package container); a
 // sealed repository has containers for those too. Beside the
@@ -48,6 +50,6 @@
 //
 // # Not guaranteed
 //
-// Bytes of a pack that no backup uses stay as long as one uses another part of
-// it: packs are never rewritten, because objects are never replaced.
+// Bytes of a pack that no backup uses stay while one uses another part of it, until
+// [Repository.Compact] makes a new generation of the pack. Objects are never replaced.
 package repo

@@ -60,6 +60,17 @@ type Summary struct {
 	FrameBytes  int            `json:"frame_bytes,omitempty"`
 	Overlaid    bool           `json:"overlaid,omitempty"` // blocks laid over the base: backup_manifest describes what the server sent, not the files
 	PackFrame   int            `json:"pack_frame"`         // first frame of the pack table
+
+	// Pages whose checksums were wrong on the server, and the first of them by name. The
+	// backup was kept because that was allowed.
+	CorruptPages int64         `json:"corrupt_pages,omitempty"`
+	Corrupt      []CorruptPage `json:"corrupt,omitempty"`
+}
+
+// A CorruptPage is a page of a relation that does not have the checksum written in it.
+type CorruptPage struct {
+	Path  string `json:"path"`  // of the file that holds it
+	Block int64  `json:"block"` // of the relation's fork
 }
 
 // A Tablespace is a directory outside the data directory.

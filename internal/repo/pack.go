@@ -2,7 +2,10 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"sort"
 	"sync"
 
@@ -27,9 +30,10 @@ type PackSet struct {
 	// SHA-256 does.
 	Printer *container.Printer
 
-	mu    sync.Mutex
-	clock int
-	open  map[int]*openPack
+	mu        sync.Mutex
+	clock     int
+	open      map[int]*openPack
+	compacted map[string]map[string][]string // generations by label, once one was needed
 }
 
 type openPack struct {
@@ -41,12 +45,15 @@ type openPack struct {
 
 // PackSet returns the packs of refs; at most limit stay open.
 func (r *Repository) PackSet(refs []PackRef, limit int) *PackSet {
-	return &PackSet{repo: r, refs: refs, limit: limit, open: map[int]*openPack{}}
+	return &PackSet{repo: r, refs: refs, limit: limit, open: map[int]*openPack{}, compacted: map[string]map[string][]string{}}
 }
 
 // Use calls use with the reader of row i of the pack table. The reader is valid
 // during the call only.
 func (p *PackSet) Use(ctx context.Context, i int, use func(*container.Reader) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	o, err := p.acquire(ctx, i)
 	if err != nil {
 		return err
@@ -63,8 +70,7 @@ func (p *PackSet) acquire(ctx context.Context, i int) (*openPack, error) {
 		o.used, o.users = p.clock, o.users+1
 		return o, nil
 	}
-	name := p.refs[i].Name
-	reader, object, err := p.repo.OpenContainer(ctx, name, container.Pack)
+	reader, object, err := p.openObject(ctx, p.refs[i].Name)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +79,28 @@ func (p *PackSet) acquire(ctx context.Context, i int) (*openPack, error) {
 	o := &openPack{object: object, reader: reader, used: p.clock, users: 1}
 	p.open[i] = o
 	return o, nil
+}
+
+// openObject opens a pack, of whichever generation there is.
+func (p *PackSet) openObject(ctx context.Context, name string) (*container.Reader, storage.Object, error) {
+	reader, object, missing := p.repo.OpenContainer(ctx, name, container.Pack)
+	if !errors.Is(missing, fs.ErrNotExist) {
+		return reader, object, missing
+	}
+	label := path.Base(path.Dir(name))
+	packs, known := p.compacted[label]
+	if !known {
+		var err error
+		if packs, err = p.repo.generations(ctx, label); err != nil {
+			return nil, nil, err
+		}
+		p.compacted[label] = packs
+	}
+	objects := packs[name]
+	if len(objects) == 0 {
+		return nil, nil, missing
+	}
+	return p.repo.OpenContainer(ctx, objects[len(objects)-1], container.Pack)
 }
 
 // evict closes idle packs until there is room, the longest unused first.

@@ -28,6 +28,13 @@ func (r *Repository) Printer(ctx context.Context) (*container.Printer, error) {
 	return container.NewPrinter([container.PrintKeySize]byte(b))
 }
 
+// ForgetPrinter removes the key of the prints. Prints that were made with it find nothing
+// any more: the next backup makes another key and stores everything once more. The
+// caller holds [Repository.Lock].
+func (r *Repository) ForgetPrinter(ctx context.Context) error {
+	return r.engine.Delete(ctx, printObject)
+}
+
 // NewPrinter returns the printer of the repository, whose key it makes when there is
 // none. The caller holds [Repository.Lock].
 func (r *Repository) NewPrinter(ctx context.Context) (*container.Printer, error) {

@@ -378,7 +378,7 @@ func FuzzManifestRows(f *testing.F) {
 			}
 			paths = append(paths, file.Path)
 		}
-		x, err := m.Index()
+		x, err := m.Index(t.Context())
 		if err != nil {
 			return
 		}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,7 +135,7 @@ type Backup struct {
 
 // Backups lists the backups, oldest first.
 func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
-	labels, err := r.labels(ctx)
+	labels, err := r.begun(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +152,8 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 		})
 	}
 	listers.Wait()
-	deletedWhileWeLook := func(b Backup) bool { return errors.Is(b.Err, fs.ErrNotExist) }
-	return slices.DeleteFunc(list, deletedWhileWeLook), nil
+	notListed := func(b Backup) bool { return errors.Is(b.Err, fs.ErrNotExist) }
+	return slices.DeleteFunc(list, notListed), nil
 }
 
 // maxListers is how many manifests are opened at once: listing waits for the disk.
@@ -170,43 +169,73 @@ func (r *Repository) backup(ctx context.Context, l Label, s *container.Scratch) 
 	return Backup{Label: l, Summary: m.Summary}
 }
 
-func (r *Repository) labels(ctx context.Context) ([]Label, error) {
-	objects, err := r.engine.List(ctx, "backup")
+// begun returns the labels below backup/, oldest first: backups, what is left of
+// unfinished ones, and those that C pgmoneta made.
+func (r *Repository) begun(ctx context.Context) ([]Label, error) {
+	names, err := storage.Children(ctx, r.engine, "backup")
 	if err != nil {
 		return nil, err
 	}
 	var labels []Label
-	for _, o := range objects {
-		dir, ok := strings.CutSuffix(strings.TrimPrefix(o.Name, "backup/"), "/manifest")
-		if l, err := ParseLabel(dir); ok && err == nil {
+	for _, name := range names {
+		if l, err := ParseLabel(name); err == nil {
 			labels = append(labels, l)
 		}
 	}
 	return labels, nil
 }
 
+// labels returns the labels of the backups, oldest first.
+func (r *Repository) labels(ctx context.Context) ([]Label, error) {
+	begun, err := r.begun(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var labels []Label
+	for _, l := range begun {
+		listed, err := r.exists(ctx, manifestName(l))
+		if err != nil {
+			return nil, err
+		}
+		if listed {
+			labels = append(labels, l)
+		}
+	}
+	return labels, nil
+}
+
+func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
+	o, err := r.engine.Open(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, o.Close()
+}
+
 // Find resolves an identifier: "newest" or "latest", "oldest", or a label. It
 // wraps [ErrNoBackup] when there is none.
 func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
-	list, err := r.Backups(ctx)
-	if err != nil {
-		return Backup{}, err
-	}
 	none := fmt.Errorf("server %q: backup %q: %w", r.server, id, ErrNoBackup)
-	switch id {
-	case "newest", "latest", "oldest":
-		if len(list) == 0 {
-			return Backup{}, none
-		}
-		if id == "oldest" {
-			return list[0], nil
-		}
-		return list[len(list)-1], nil
-	}
-	for _, b := range list {
-		if string(b.Label) == id {
+	if l, err := ParseLabel(id); err == nil {
+		var s container.Scratch
+		defer s.Close()
+		if b := r.backup(ctx, l, &s); !errors.Is(b.Err, fs.ErrNotExist) {
 			return b, nil
 		}
+		return Backup{}, none
+	}
+	list, err := r.Backups(ctx)
+	switch {
+	case err != nil:
+		return Backup{}, err
+	case len(list) == 0:
+	case id == "oldest":
+		return list[0], nil
+	case id == "newest" || id == "latest":
+		return list[len(list)-1], nil
 	}
 	return Backup{}, none
 }
@@ -215,7 +244,7 @@ func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 // backups, leftovers of unfinished ones and those that C pgmoneta made.
 func (r *Repository) NextLabel(ctx context.Context, now time.Time) (Label, error) {
 	var newest Label
-	for _, dir := range []string{"backup", "pack"} {
+	for _, dir := range []string{"backup", "pack", unfinishedPrefix} {
 		entries, err := os.ReadDir(filepath.Join(r.dir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err

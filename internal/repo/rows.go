@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ type rowFrame struct {
 }
 
 // Index returns an index of the manifest's files.
-func (m *Manifest) Index() (*RowIndex, error) {
+func (m *Manifest) Index(ctx context.Context) (*RowIndex, error) {
 	x := &RowIndex{m: m, seed: maphash.MakeSeed()}
 	at := int64(0)
 	for i := range m.Summary.PackFrame {
@@ -54,8 +55,11 @@ func (m *Manifest) Index() (*RowIndex, error) {
 	for i := range x.frames {
 		x.frames[i].number = -1
 	}
-	if err := x.scan(); err != nil {
+	if err := x.scan(ctx); err != nil {
 		x.Close()
+		if ctx.Err() != nil {
+			return nil, err
+		}
 		return nil, m.damaged(err)
 	}
 	slices.SortFunc(x.rows, func(a, b rowPlace) int { return cmp.Compare(a.hash, b.hash) })
@@ -65,13 +69,13 @@ func (m *Manifest) Index() (*RowIndex, error) {
 // Close frees what the index holds.
 func (x *RowIndex) Close() { x.s.Close() }
 
-func (x *RowIndex) scan() error {
+func (x *RowIndex) scan(ctx context.Context) error {
 	in := &frameReader{r: x.m.reader, s: &x.s, end: x.m.Summary.PackFrame}
 	scan := bufio.NewScanner(in)
 	scan.Buffer(make([]byte, 0, 64<<10), lineLimit)
 	for at := int64(0); scan.Scan(); at += int64(len(scan.Bytes())) + 1 {
 		path, err := rowPath(scan.Bytes())
-		if err != nil {
+		if err := errors.Join(err, context.Cause(ctx)); err != nil {
 			return err
 		}
 		x.rows = append(x.rows, rowPlace{hash: maphash.Bytes(x.seed, path), at: at})

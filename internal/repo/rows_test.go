@@ -48,7 +48,7 @@ func TestRowsAreFoundByPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	x, err := m.Index()
+	x, err := m.Index(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

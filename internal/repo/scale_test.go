@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
 // scaled returns the long form of a number when PGMONETA_TEST_LONG is set.
@@ -106,7 +107,7 @@ func TestManifestOfAMillionFiles(t *testing.T) {
 		return nil
 	})
 	step("index and find", most, func() error {
-		x, err := m.Index()
+		x, err := m.Index(ctx)
 		if err != nil {
 			return err
 		}
@@ -175,12 +176,59 @@ func TestThousandBackupsAreListedAtOnce(t *testing.T) {
 	if took > time.Second { // ten times what it should take
 		t.Errorf("listing took %v", took)
 	}
+	var gone []Label
+	for _, b := range list[:backups-1] {
+		gone = append(gone, b.Label)
+	}
 	began := time.Now()
-	if err := r.Delete(ctx, list[0].Label); err != nil {
+	if err := r.Delete(ctx, gone...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.needed(ctx); err != nil {
-		t.Fatal(err)
+	t.Logf("%d are deleted in %v", len(gone), time.Since(began).Round(time.Microsecond))
+	if list, err := r.Backups(ctx); err != nil || len(list) != 1 {
+		t.Errorf("%d are left, %v", len(list), err)
 	}
-	t.Logf("one is deleted, and what the others need is read, in %v", time.Since(began).Round(time.Microsecond))
+}
+
+// counting counts the objects that are opened.
+type counting struct {
+	storage.Engine
+	opened int
+}
+
+func (c *counting) Open(ctx context.Context, name string) (storage.Object, error) {
+	c.opened++
+	return c.Engine.Open(ctx, name)
+}
+
+// Deleting many backups reads what the others need once.
+func TestManyBackupsAreDeletedInOneCollection(t *testing.T) {
+	ctx := context.Background()
+	opened := map[int]int{}
+	for _, n := range []int{1, 40} {
+		r := open(t, durable.OS{}, t.TempDir())
+		first := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		var gone []Label
+		for i := range n + 10 {
+			l := NewLabel(first.Add(time.Duration(i)*time.Hour), "")
+			if err := addBackup(ctx, r, l, 1); err != nil {
+				t.Fatal(err)
+			}
+			if i < n {
+				gone = append(gone, l)
+			}
+		}
+		c := &counting{Engine: r.engine}
+		r.engine = c
+		if err := r.Delete(ctx, gone...); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := r.engine.List(ctx, "pack"); err != nil || len(left) != 10 {
+			t.Errorf("%d packs are left, %v", len(left), err)
+		}
+		opened[n] = c.opened
+	}
+	if opened[40] > 2*opened[1] {
+		t.Errorf("deleting one backup opens %d objects, forty %d", opened[1], opened[40])
+	}
 }

@@ -27,16 +27,6 @@ func recordName(l Label, series string, n int) string {
 	return fmt.Sprintf("%s/%08d", seriesPrefix(l, series), n)
 }
 
-// isRecord reports whether the parts of an object's name after those of the backup
-// are those of a record of ours.
-func isRecord(parts []string) bool {
-	if len(parts) != 2 || parts[0] != noteSeries && parts[0] != rehearsalSeries {
-		return false
-	}
-	_, ok := recordNumber(parts[1])
-	return ok
-}
-
 func recordNumber(s string) (int, bool) {
 	n, err := strconv.Atoi(s)
 	return n, err == nil && n > 0 && len(s) == 8
@@ -94,7 +84,7 @@ func (r *Repository) changeSeries(ctx context.Context, change func() error) erro
 // addRecord adds a record, which is durable and counts when nil is returned. It
 // runs inside changeSeries. A backup that is gone is [ErrNoBackup].
 func (r *Repository) addRecord(ctx context.Context, l Label, series string, content []byte) error {
-	if ok, err := r.listed(ctx, l); err != nil || !ok {
+	if ok, err := r.exists(ctx, manifestName(l)); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("server %q: backup %s: %w", r.server, l, ErrNoBackup))
 	}
 	numbers, err := r.records(ctx, l, series)
@@ -115,15 +105,4 @@ func (r *Repository) addRecord(ctx context.Context, l Label, series string, cont
 		}
 	}
 	return nil
-}
-
-func (r *Repository) listed(ctx context.Context, l Label) (bool, error) {
-	o, err := r.engine.Open(ctx, manifestName(l))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, o.Close()
 }

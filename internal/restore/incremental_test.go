@@ -75,10 +75,17 @@ func TestEveryBackupStandsAlone(t *testing.T) {
 
 		b.restoresTo(third.Label, content)
 		left := []repo.Label{first.Label, second.Label, third.Label, fourth.Label, fifth.Label}
+		compacted := 0
 		for _, gone := range left[:4] {
+			packs := b.repo.PacksOf(context.Background(), gone)
 			if err := b.repo.Delete(context.Background(), gone); err != nil {
 				t.Fatal(err)
 			}
+			done, err := b.repo.Compact(context.Background(), repo.CompactOptions{Packs: packs, Share: 0.05, Budget: 1 << 30})
+			if err != nil {
+				t.Fatal(err)
+			}
+			compacted += done.Packs
 			left = left[1:]
 			for _, label := range left {
 				report, err := verify.Backup(context.Background(), b.repo, label, verify.Options{})
@@ -91,6 +98,9 @@ func TestEveryBackupStandsAlone(t *testing.T) {
 			}
 		}
 		b.restoresTo(fifth.Label, content)
+		if compacted == 0 {
+			t.Error("no pack was compacted")
+		}
 	})
 }
 

@@ -204,7 +204,7 @@ func (m *planner) objects(ctx context.Context) error {
 			return err
 		}
 		for _, o := range objects {
-			have[o.Name] = true
+			have[repo.PackOf(o.Name)] = true
 		}
 	}
 	needs := []string{repo.PostgresManifestName(s.Label)}

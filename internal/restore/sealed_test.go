@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/backup"
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -29,35 +31,41 @@ func sealedBy(t *testing.T, name string, c container.Cipher) repo.Keys {
 }
 
 // TestSealedRoundTrip takes a backup under load and brings it back with its WAL,
-// with every codec and every cipher. Without PGMONETA_TEST_LONG each codec meets
-// one cipher and each cipher at least one codec.
+// with every codec and every cipher, from every source. Without PGMONETA_TEST_LONG each
+// codec meets one cipher, and each cipher and source at least one codec.
 func TestSealedRoundTrip(t *testing.T) {
 	t.Parallel()
 	codecs := []container.Codec{container.Zstd, container.None, container.Gzip, container.LZ4, container.Bzip2}
 	ciphers := []container.Cipher{container.AES256, container.AES192, container.AES128}
+	sources := []backup.Source{backup.Stream, backup.Files, backup.SQL}
 	long := os.Getenv("PGMONETA_TEST_LONG") != ""
 	pgtest.ForEach(t, func(t *testing.T, major int) {
 		t.Parallel()
-		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
+		slots := strconv.Itoa(len(codecs)*len(ciphers) + 1)
+		s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"max_replication_slots": slots}})
 		s.Exec(t, "CREATE TABLE marks (n int); INSERT INTO marks VALUES (0)")
+		grantReading(t, s)
 		load := pgtest.StartLoad(t, s, 1)
 		defer load.Stop()
 		for i, codec := range codecs {
 			for k, cipher := range ciphers {
-				if !long && k != i%len(ciphers) {
-					continue
+				for n, source := range sources {
+					if !long && (k != i%len(ciphers) || n != (i+1)%len(sources)) {
+						continue
+					}
+					t.Run(fmt.Sprintf("%s and %s from %s", codec, cipher, source), func(t *testing.T) {
+						sealedRoundTrip(t, s, codec, sealedBy(t, "a", cipher), source)
+					})
 				}
-				t.Run(fmt.Sprintf("%s and %s", codec, cipher), func(t *testing.T) {
-					sealedRoundTrip(t, s, codec, sealedBy(t, "a", cipher))
-				})
 			}
 		}
 	})
 }
 
-func sealedRoundTrip(t *testing.T, s *pgtest.Server, codec container.Codec, keys repo.Keys) {
+func sealedRoundTrip(t *testing.T, s *pgtest.Server, codec container.Codec, keys repo.Keys, source backup.Source) {
 	s.Exec(t, "TRUNCATE marks; INSERT INTO marks VALUES (0)")
 	b := newSealedBed(t, s, fmt.Sprintf("slot_%d_%d", codec, keys.Cipher), codec, keys)
+	b.source = source
 	summary := b.backup()
 	if summary.Cipher != keys.Cipher.String() || summary.Codec != codec.String() {
 		t.Errorf("the backup says %s and %s", summary.Codec, summary.Cipher)

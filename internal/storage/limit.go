@@ -37,6 +37,11 @@ func (l *limited) Open(ctx context.Context, name string) (Object, error) {
 	return &limitedObject{Object: o, ctx: ctx, bucket: l.bucket}, nil
 }
 
+// Children implements [ChildLister].
+func (l *limited) Children(ctx context.Context, prefix string) ([]string, error) {
+	return Children(ctx, l.Engine, prefix)
+}
+
 func (l *limited) Stage(ctx context.Context, owner string) (Stage, error) {
 	s, err := l.Engine.Stage(ctx, owner)
 	if err != nil {

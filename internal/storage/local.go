@@ -105,6 +105,26 @@ func (l *Local) List(ctx context.Context, prefix string) ([]Info, error) {
 	return list, err
 }
 
+// Children implements [ChildLister].
+func (l *Local) Children(ctx context.Context, prefix string) ([]string, error) {
+	p, err := l.path(prefix)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(p) // sorted by name
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err := errors.Join(err, context.Cause(ctx)); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
 // Delete implements [Engine]. Directories that become empty are removed too.
 func (l *Local) Delete(_ context.Context, name string) error {
 	p, err := l.path(name)

@@ -101,6 +101,15 @@ func (r *retrying) List(ctx context.Context, prefix string) (list []Info, err er
 	return list, err
 }
 
+// Children implements [ChildLister].
+func (r *retrying) Children(ctx context.Context, prefix string) (names []string, err error) {
+	err = r.do(ctx, IsTemporary, func() error {
+		names, err = Children(ctx, r.engine, prefix)
+		return err
+	})
+	return names, err
+}
+
 func (r *retrying) Delete(ctx context.Context, name string) error {
 	return r.do(ctx, IsTemporary, func() error { return r.engine.Delete(ctx, name) })
 }

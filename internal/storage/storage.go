@@ -28,6 +28,8 @@ package storage
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 )
 
 // An Engine stores objects. Its methods are safe for concurrent use.
@@ -91,4 +93,31 @@ type Object interface {
 type Info struct {
 	Name string
 	Size int64 // bytes
+}
+
+// A ChildLister is an [Engine] that can list one level of names without looking at
+// what lies below.
+type ChildLister interface {
+	// Children returns the next parts of the names that begin with the directory
+	// prefix, each once, in ascending order. Names that no object has may be among them.
+	Children(ctx context.Context, prefix string) ([]string, error)
+}
+
+// Children lists one level of names: of pack/1/1, pack/1/2 and pack/2/1 those below
+// "pack" are 1 and 2. An engine that is no [ChildLister] lists all of them.
+func Children(ctx context.Context, e Engine, prefix string) ([]string, error) {
+	if l, ok := e.(ChildLister); ok {
+		return l.Children(ctx, prefix)
+	}
+	list, err := e.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, o := range list {
+		name, _, _ := strings.Cut(strings.TrimPrefix(o.Name, prefix+"/"), "/")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }

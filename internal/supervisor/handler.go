@@ -103,7 +103,7 @@ func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 		why, _ := v.slot.LastError.Load()
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
 	}
-	result, err := h.job(v, job.Backup, job.Spec{Backup: req.Backup()})
+	result, err := h.job(v, job.Backup, job.Spec{Backup: req.Backup(), Corrupt: req.Args.Bool("AllowCorrupt")})
 	if err != nil {
 		return nil, err
 	}
@@ -196,12 +196,16 @@ func (h handler) rehearse(_ context.Context, req *mgmt.Request, v *server) (mgmt
 
 // described are the members that backup, list and restore share.
 func described(s repo.Summary) mgmt.Response {
-	return mgmt.Response{
+	resp := mgmt.Response{
 		"Backup": string(s.Label), "BackupSize": s.Stored, "RestoreSize": s.Logical, "BiggestFileSize": s.Biggest,
 		"Compression": compressionCode(s.Codec), "Encryption": encryptionCode(s.Cipher), "Valid": 1,
 		"Incremental": s.Type == repo.Incremental, "IncrementalParent": string(s.Base),
 		"MajorVersion": s.PostgreSQL.Major(), "MinorVersion": s.PostgreSQL.Minor(),
 	}
+	if s.CorruptPages > 0 {
+		resp["CorruptPages"] = s.CorruptPages
+	}
+	return resp
 }
 
 func compressionCode(codec string) int {
@@ -278,6 +282,13 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})
 	}
+	corrupt := []mgmt.Document{}
+	for _, p := range s.Corrupt {
+		corrupt = append(corrupt, mgmt.Document{"FileName": p.Path, "Block": p.Block})
+	}
+	if len(corrupt) > 0 {
+		resp["Corrupt"] = corrupt
+	}
 	halves := func(name string, lsn pg.LSN) {
 		resp[name+"HiLSN"], resp[name+"LoLSN"] = int64(lsn>>32), int64(uint32(lsn))
 	}
@@ -294,7 +305,11 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	return resp, nil
 }
 
-func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.Response, error) {
+// progress tells how far the job of a server is, and stops it if it is not wanted any more.
+func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	if req.Args.Bool("Cancel") {
+		h.cancelJob(v)
+	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
 	list := h.jobSnapshots()
@@ -308,10 +323,9 @@ func (h handler) progress(_ context.Context, _ *mgmt.Request, v *server) (mgmt.R
 		elapsed := int64(j.UpdatedAt.Sub(j.StartedAt).Seconds())
 		resp["ProgressState"], resp["Done"], resp["Total"], resp["Elapsed"] = 1, j.DoneBytes, j.TotalBytes, max(elapsed, 0)
 		if j.TotalBytes > 0 {
-			percent := int64(100 * j.DoneBytes / j.TotalBytes)
-			resp["Percentage"] = percent
-			if percent > 0 {
-				left := elapsed * (100 - percent) / percent
+			resp["Percentage"] = int64(100 * j.DoneBytes / j.TotalBytes)
+			if done := min(j.DoneBytes, j.TotalBytes); done > 0 {
+				left := int64(float64(elapsed) * float64(j.TotalBytes-done) / float64(done))
 				resp["Remaining"] = mgmt.Document{"value": left, "string_value": fmt.Sprintf("%ds", left)}
 			}
 		}

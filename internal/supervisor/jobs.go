@@ -142,6 +142,17 @@ func (s *Supervisor) release(i int, slot *shmem.Job) {
 	delete(s.jobs, i)
 }
 
+// cancelJob tells the job of a server to stop. Who asked for it is told that it was.
+func (s *Supervisor) cancelJob(v *server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.jobs {
+		if r.server == v && r.kind != job.CheckWAL && r.child != nil {
+			_ = r.child.Conn().Send(job.KindStop, nil)
+		}
+	}
+}
+
 // cancelJobs tells all jobs to stop. Their requests are still answered.
 func (s *Supervisor) cancelJobs() {
 	s.mu.Lock()

@@ -350,7 +350,7 @@ func (s *Supervisor) put(old, current *config.Config) {
 // at once, or with the next job.
 var applied = map[string]bool{
 	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
-	"workers": true, "backup_source": true, "cross_check": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
+	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.

@@ -63,7 +63,7 @@ func Backup(ctx context.Context, r *repo.Repository, label repo.Label, o Options
 		return Report{}, err
 	}
 	defer func() { _ = m.Close() }()
-	c := &checker{repo: r, manifest: m, o: o, bad: map[frameID]error{}}
+	c := &checker{repo: r, manifest: m, o: o, bad: map[frameID]error{}, dropped: map[frameID]bool{}}
 	if err := c.packs(ctx); err != nil {
 		return Report{}, err
 	}
@@ -88,10 +88,11 @@ type checker struct {
 	o        Options
 	report   Report
 
-	mu     sync.Mutex
-	bad    map[frameID]error
-	frames [][]uint32 // plain lengths, by pack
-	done   int64
+	mu      sync.Mutex
+	bad     map[frameID]error
+	dropped map[frameID]bool
+	frames  [][]uint32 // plain lengths, by pack
+	done    int64
 }
 
 // packs reads every frame of every pack the backup refers to, several packs at once.
@@ -125,6 +126,10 @@ func (c *checker) pack(ctx context.Context, i int, p *container.Reader) error {
 			return context.Cause(ctx)
 		}
 		lengths[n] = p.Frame(n).Plain
+		if p.Frame(n).Dropped() {
+			c.drop(frameID{i, n})
+			continue
+		}
 		if _, err := p.ReadFrame(n, &s); err != nil {
 			c.mark(frameID{i, n}, err)
 		}
@@ -140,6 +145,13 @@ func (c *checker) count(n int64) {
 	c.done += n
 	c.report.Bytes = c.done
 	c.o.Progress("Verify", c.done, max(c.done, c.manifest.Summary.Logical))
+}
+
+// drop notes a frame that is no problem unless a file needs it.
+func (c *checker) drop(id frameID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropped[id] = true
 }
 
 func (c *checker) mark(id frameID, err error) {
@@ -195,6 +207,9 @@ func (c *checker) extents(f repo.File, affected map[frameID][]string) error {
 				}
 				note(id, c.bad[id])
 				break
+			}
+			if id := (frameID{x.Pack, frame}); c.dropped[id] {
+				c.bad[id] = &container.DamagedError{Object: c.manifest.Packs[x.Pack].Name, Frame: frame, Err: container.ErrDropped}
 			}
 			if err := c.bad[frameID{x.Pack, frame}]; err != nil {
 				note(frameID{x.Pack, frame}, err)

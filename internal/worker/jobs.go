@@ -127,7 +127,7 @@ func (w *worker) backup(ctx context.Context) (job.Result, error) {
 		base = b.Label
 	}
 	s, err := backup.Run(ctx, backup.Options{
-		Base: base, Source: backup.Source(w.Source), OnWire: w.OnWire, CrossCheck: w.CrossCheck,
+		Base: base, Source: backup.Source(w.Source), OnWire: w.OnWire, CrossCheck: w.CrossCheck, AllowCorrupt: w.AllowCorrupt || w.Job.Corrupt,
 		Params: w.Params(), Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, MaxRate: w.MaxRate,
 		Streaming: func() (bool, string) { return streaming(server) },
 		Progress:  w.progress(), Now: time.Now, Log: w.log,
@@ -152,11 +152,30 @@ func (w *worker) delete(ctx context.Context) (job.Result, error) {
 		return job.Result{}, err
 	}
 	w.progress()("Delete backup", 0, 0)
+	packs := w.repo.PacksOf(ctx, b.Label)
 	if err := w.repo.Delete(ctx, b.Label); err != nil {
 		return job.Result{}, fmt.Errorf("server %q: delete backup %s: %w", w.Server, b.Label, err)
 	}
+	w.compact(ctx, packs)
 	b.Summary.Label = b.Label // also of a manifest that cannot be read
 	return job.Result{Backup: &b.Summary}, nil
+}
+
+const (
+	compactShare  = 0.5     // of a pack that must be dead
+	compactBudget = 4 << 30 // stored bytes that are written again after one deletion
+)
+
+// compact writes packs that a deletion left mostly dead again. The backup is deleted
+// whether that succeeds or not, so that trouble is only told.
+func (w *worker) compact(ctx context.Context, packs []string) {
+	done, err := w.repo.Compact(ctx, repo.CompactOptions{Packs: packs, Share: compactShare, Budget: compactBudget, Progress: w.progress()})
+	if err != nil {
+		w.log.Warn("packs that are mostly dead stay for now", "err", err)
+	}
+	if done.Packs > 0 || done.Waiting > 0 {
+		w.log.Info("compacted packs that were mostly dead", "packs", done.Packs, "bytes", done.Copied, "freed", done.Freed, "waiting", done.Waiting)
+	}
 }
 
 func (w *worker) verify(ctx context.Context) (job.Result, error) {

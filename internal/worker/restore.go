@@ -22,6 +22,9 @@ func (w *worker) restore(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
+	if n := plan.Backup.CorruptPages; n > 0 {
+		w.log.Warn("the backup holds pages with a wrong checksum", "label", string(plan.Backup.Label), "pages", n)
+	}
 	w.segment.JobSlot(w.JobSlot).Label.Store(string(plan.Backup.Label))
 	if err := restore.Run(ctx, plan, restore.RunOptions{Workers: w.Workers, Progress: w.progress(), Log: w.log}); err != nil {
 		return job.Result{}, err

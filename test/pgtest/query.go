@@ -182,7 +182,7 @@ func (s *Server) tablespacesBelow(t testing.TB, base string) map[string]string {
 	t.Helper()
 	moved := map[string]string{}
 	dirs := s.QueryString(t, "select string_agg(pg_tablespace_location(oid), E'\\n') from pg_tablespace where spcname !~ '^pg_'")
-	for _, dir := range strings.Fields(dirs) {
+	for _, dir := range strings.FieldsFunc(dirs, func(r rune) bool { return r == '\n' }) {
 		moved[dir] = filepath.Join(base, filepath.Base(dir))
 	}
 	return moved

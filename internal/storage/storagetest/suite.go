@@ -173,6 +173,18 @@ func Run(t *testing.T, newEngine func(t *testing.T) storage.Engine) {
 		}
 	})
 
+	t.Run("one level of names is listed", func(t *testing.T) {
+		e := newEngine(t)
+		for _, name := range []string{"pack/2/1", "pack/1/2", "pack/1/1", "pack/10", "backup/1/manifest"} {
+			put(t, e, name, "x")
+		}
+		for prefix, want := range map[string][]string{"pack": {"1", "10", "2"}, "pack/1": {"1", "2"}, "wal": nil} {
+			if got, err := storage.Children(ctx, e, prefix); err != nil || !slices.Equal(got, want) {
+				t.Errorf("below %s are %v, %v; want %v", prefix, got, err, want)
+			}
+		}
+	})
+
 	t.Run("delete", func(t *testing.T) {
 		e := newEngine(t)
 		put(t, e, "pack/1/1", "x")
