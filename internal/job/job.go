@@ -60,8 +60,9 @@ func (k Kind) Number() int {
 type Start struct {
 	Kind       Kind
 	Server     string
-	ServerSlot int // index in the shared segment
-	JobSlot    int // index in the shared segment; jobs only
+	ServerSlot int    // index in the shared segment
+	JobSlot    int    // index in the shared segment; jobs only
+	Config     string // pgmoneta.conf, absolute
 	BaseDir    string
 
 	Host     string
@@ -120,12 +121,11 @@ type LogOptions struct {
 
 // A Spec describes a job.
 type Spec struct {
-	Backup    string // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
-	Position  string // restore only
-	Directory string // restore only
-	AllFiles  bool   // verify only: list good files too
-	Force     bool   // delete only
-	Quick     bool   // walcheck and repocheck only: read no content
+	Backup   string      // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
+	Restore  RestoreSpec // restore only
+	AllFiles bool        // verify only: list good files too
+	Force    bool        // delete only
+	Quick    bool        // walcheck and repocheck only: read no content
 }
 
 // Params returns the connection parameters.
@@ -167,11 +167,11 @@ func (f *Failure) Error() string { return f.Message }
 type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
-	Path    string        // restore: the directory of the restored cluster
-	Files   []File        // verify
-	Report  []string      // verify: what is wrong, one line each
-	WAL     *WALReport    // walcheck
-	Repo    *RepoReport   // repocheck
+	Restore *RestoreReport
+	Files   []File      // verify
+	Report  []string    // verify: what is wrong, one line each
+	WAL     *WALReport  // walcheck
+	Repo    *RepoReport // repocheck
 }
 
 // A File is a row of a verification.

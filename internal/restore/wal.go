@@ -18,7 +18,7 @@ import (
 const walDirectory, statusDirectory = "pg_wal", "pg_wal/archive_status"
 
 // wal writes the plan's segments and histories to pg_wal.
-func (j *job) wal(ctx context.Context) error {
+func (j *runner) wal(ctx context.Context) error {
 	for _, dir := range []string{walDirectory, statusDirectory} {
 		if err := j.tree.mkdir(dir); err != nil {
 			return err
@@ -44,7 +44,7 @@ func (j *job) wal(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (j *job) timeline(ctx context.Context, tli pg.Timeline) error {
+func (j *runner) timeline(ctx context.Context, tli pg.Timeline) error {
 	content, err := j.plan.repo.HistoryContent(ctx, tli)
 	if err != nil {
 		return err
@@ -58,17 +58,21 @@ func (j *job) timeline(ctx context.Context, tli pg.Timeline) error {
 
 // archived tells a server with archive_mode on that a file of pg_wal came from an
 // archive and need not go there again.
-func (j *job) archived(name string) error {
+func (j *runner) archived(name string) error {
 	return j.tree.write(statusDirectory+"/"+name+".done", nil)
 }
 
 // segment writes one segment. While the plan was waiting it may have moved from
 // the receive directory to the store, so both are asked until one has it.
-func (j *job) segment(ctx context.Context, s Segment) error {
+func (j *runner) segment(ctx context.Context, s Segment) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	out, err := j.tree.create(j.tree.data, walDirectory+"/"+s.Name, 0o600)
+	root, name, err := j.tree.locate(walDirectory + "/" + s.Name)
+	if err != nil {
+		return err
+	}
+	out, err := j.tree.create(root, name, 0o600)
 	if err != nil {
 		return err
 	}
@@ -86,7 +90,7 @@ func (j *job) segment(ctx context.Context, s Segment) error {
 }
 
 // fill copies the bytes of a segment and reports whether it was complete.
-func (j *job) fill(ctx context.Context, s Segment, out *os.File) (whole bool, err error) {
+func (j *runner) fill(ctx context.Context, s Segment, out *os.File) (whole bool, err error) {
 	for range 3 {
 		err = j.stored(ctx, s, out)
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +106,7 @@ func (j *job) fill(ctx context.Context, s Segment, out *os.File) (whole bool, er
 	return false, err
 }
 
-func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
+func (j *runner) stored(ctx context.Context, s Segment, out *os.File) error {
 	seg, err := j.plan.repo.OpenSegment(ctx, s.Name)
 	if err != nil {
 		return err
@@ -126,25 +130,31 @@ func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
 		if _, err := out.WriteAt(plain, at); err != nil {
 			return err
 		}
+		if err := j.spend(ctx, len(plain)); err != nil {
+			return err
+		}
 		at += int64(len(plain))
 	}
 	return nil
 }
 
 // received copies a file of the receive directory.
-func (j *job) received(ctx context.Context, name string, out *os.File) error {
+func (j *runner) received(ctx context.Context, name string, out *os.File) error {
 	in, err := j.plan.repo.OpenReceived(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
+	if err := j.spend(ctx, int(j.plan.Backup.SegmentSize)); err != nil {
+		return err
+	}
 	_, err = io.Copy(io.NewOffsetWriter(out, 0), io.LimitReader(in, int64(j.plan.Backup.SegmentSize)))
 	return err
 }
 
 // cut replaces what lies past the end of a timeline by zeros and brings the file
 // to its full size. What arrived after the plan was made may stay.
-func (j *job) cut(s Segment, out *os.File) error {
+func (j *runner) cut(s Segment, out *os.File) error {
 	size := j.plan.Backup.SegmentSize
 	if left, _ := j.plan.follows.End(s.Timeline); left < s.Start+pg.LSN(size) {
 		if err := out.Truncate(int64(left - s.Start)); err != nil {
