@@ -36,6 +36,7 @@ const usage = `pgmoneta ` + version.Version + `
 
 Usage:
   pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]
+  pgmoneta restore ...        the same as pgmoneta-cli restore ...
 
 Options:
   -c, --config CONFIG_FILE    configuration, default /etc/pgmoneta/pgmoneta.conf

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -172,4 +173,17 @@ func (f *fixture) must(err error) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// sleeper returns the number of a process that works in dir until the test ends.
+func (f *fixture) sleeper(dir string) int {
+	f.t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.Dir = dir
+	f.must(cmd.Start())
+	f.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
 }
