@@ -281,6 +281,10 @@ func (m *planner) wal(context.Context) error {
 		if to = last + recordReach; to < last { // past the largest LSN
 			to = 0
 		}
+	case t.Kind == TargetImmediate:
+		// PostgreSQL may see that it is consistent only when it looks for the next
+		// record, and complains when there is none. One begins in every segment.
+		to = m.found.size.Start(s.End-1) + 2*pg.LSN(m.found.size)
 	case !t.toTheEnd():
 		to = s.End
 	}

@@ -126,7 +126,7 @@ func (m *planner) copies(ctx context.Context) (why string, cannot bool) {
 	case slices.ContainsFunc(m.Target.Settings, func(s Setting) bool { return s.Name == "restore_command" }):
 		return "the position sets restore_command", true
 	case m.Target.Kind == TargetImmediate && !m.Target.Replica && m.WAL != CommandSupply:
-		return "the WAL of the backup is all that is needed", false
+		return "little more than the WAL of the backup is needed", false
 	case len(p.Needed) == 0:
 		return "there is no WAL", true
 	case m.Command == nil:
