@@ -96,16 +96,17 @@ const sayEvery = 10 * time.Second
 
 // progress tells how far a restore is and how long it will still take.
 func (i inspector) progress() func(phase string, done, total int64) {
-	phase, began, told := "", time.Now(), time.Now()
-	return func(now string, done, total int64) {
-		if now != phase {
-			phase, began, told = now, time.Now(), time.Now()
+	began, told := time.Time{}, time.Time{}
+	return func(phase string, done, total int64) {
+		now := time.Now()
+		if began.IsZero() {
+			began, told = now, now
 		}
-		if time.Since(told) < sayEvery || done <= 0 || total <= 0 {
+		if now.Sub(told) < sayEvery || done <= 0 || total <= 0 {
 			return
 		}
-		told = time.Now()
-		elapsed := time.Since(began)
+		told = now
+		elapsed := now.Sub(began)
 		left := time.Duration(float64(elapsed) / float64(done) * float64(total-done)).Round(time.Second)
 		i.say(fmt.Sprintf("%s: %d of %d MB, %.0f MB/s, %s left", phase, done>>20, total>>20, float64(done)/elapsed.Seconds()/(1<<20), left))
 	}

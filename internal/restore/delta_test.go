@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -252,7 +253,7 @@ func interruptDelta(f *fixture, n int, kill bool) bool {
 	f.must(os.WriteFile(filepath.Join(dir, "base/5/more"), []byte("x"), 0o600))
 	f.must(os.Remove(filepath.Join(dir, "global/1262")))
 	old := restored(f.t, p)
-	count, failed := 0, errors.New("interrupted")
+	count, failed := 0, failures[n%len(failures)]
 	var mu sync.Mutex
 	_, _, err = over(f, dir, true, RunOptions{op: func(string, string) error {
 		mu.Lock()
@@ -351,5 +352,63 @@ func TestMaxRateLimitsARestore(t *testing.T) {
 	}})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Links in a directory that somebody else had in hand lead nowhere.
+func TestDeltaRestoreDoesNotFollowLinksOutOfTheTarget(t *testing.T) {
+	f := deltaFixture(t)
+	for _, name := range []string{"base", "base/5", "base/5/1259", "global", "pg_wal", "postgresql.auto.conf", "backup_manifest", "recovery.signal", "pg_tblspc"} {
+		t.Run(strings.ReplaceAll(name, "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			f := &fixture{t, f.Repository}
+			dir := filepath.Join(t.TempDir(), "data")
+			p, _, err := over(f, dir, false, RunOptions{})
+			f.must(err)
+			outside := t.TempDir()
+			f.must(os.MkdirAll(filepath.Join(outside, "5"), 0o700))
+			f.must(os.WriteFile(filepath.Join(outside, "letter"), []byte("mine"), 0o600))
+			f.must(os.WriteFile(filepath.Join(outside, "5/1259"), []byte("mine"), 0o600))
+			before := contents(t, outside)
+			f.must(os.RemoveAll(filepath.Join(dir, name)))
+			to := outside
+			if !slices.Contains([]string{"base", "base/5", "global", "pg_wal", "pg_tblspc"}, name) {
+				to = filepath.Join(outside, "letter")
+			}
+			f.must(os.Symlink(to, filepath.Join(dir, name)))
+			_, _, err = over(f, dir, true, RunOptions{})
+			if diff := differences(contents(t, outside), before); len(diff) > 0 {
+				t.Fatal(diff)
+			}
+			if name == "pg_wal" { // a server's own link of this kind is taken for one
+				if !errors.As(err, new(*OccupiedError)) {
+					t.Errorf("%v, want an OccupiedError", err)
+				}
+				return
+			}
+			f.must(err)
+			for _, line := range differences(restoredFiles(f, p), wantedExactly(dir)) {
+				t.Error(line)
+			}
+		})
+	}
+}
+
+// The places of tablespaces come from the repository. A hostile one cannot have
+// anything removed or written over.
+func TestTablespacesInPlaceOfAHostileManifest(t *testing.T) {
+	for _, place := range []string{"/", "/etc", "relative", "", "DIR", "DIR/data/base", "DIR/data"} {
+		for _, delta := range []bool{false, true} {
+			f := newFixture(t)
+			dir := t.TempDir()
+			s := summary(first, 1, 3, 3)
+			s.Tablespaces[0].Location = strings.ReplaceAll(place, "DIR", dir)
+			f.plainBackup(s)
+			f.segments(1, 3, 3)
+			_, err := MakePlan(context.Background(), f.Repository, Options{Backup: first, Directory: filepath.Join(dir, "data"), Exact: true, Delta: delta, InPlace: true})
+			if !errors.As(err, new(*OccupiedError)) && !errors.As(err, new(*OptionError)) {
+				t.Errorf("tablespace at %q: %v", place, err)
+			}
+		}
 	}
 }

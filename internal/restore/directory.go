@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -146,44 +145,3 @@ func exists(path string) bool {
 }
 
 func has(dir, name string) bool { return exists(filepath.Join(dir, name)) }
-
-// freeSpace returns the bytes that the target may use, counting those of what will be
-// replaced.
-func freeSpace(p *Plan) (int64, error) {
-	at := p.Directory
-	var st unix.Statfs_t
-	for {
-		err := unix.Statfs(at, &st)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
-			return 0, fmt.Errorf("statfs %s: %w", at, err)
-		}
-		at = filepath.Dir(at)
-	}
-	free := int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize
-	if p.over() {
-		for _, dir := range p.roots() {
-			free += allocated(dir)
-		}
-	}
-	return free, nil
-}
-
-// allocated returns the bytes below dir, as far as they can be seen.
-func allocated(dir string) int64 {
-	var sum int64
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += st.Blocks * 512
-			}
-		}
-		return nil
-	})
-	return sum
-}

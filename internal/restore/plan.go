@@ -338,16 +338,3 @@ func (m *planner) history(context.Context) error {
 	}
 	return nil
 }
-
-// space compares the bytes to write with what is free.
-func (m *planner) space(context.Context) error {
-	free, err := freeSpace(m.plan)
-	if err != nil {
-		return err
-	}
-	m.plan.Free = free
-	if need := m.plan.need(); need > free || need < 0 {
-		return &SpaceError{Path: m.plan.Directory, Need: need, Free: free}
-	}
-	return nil
-}

@@ -20,7 +20,7 @@ import (
 type RunOptions struct {
 	Workers int   // 0 = one per CPU
 	MaxRate int64 // of what is written and, over what is there, compared, in bytes per second; 0 = unlimited
-	// Progress is told phases, and bytes of the current one. Calls do not overlap.
+	// Progress is told the phase, and how many of all bytes are done. Calls do not overlap.
 	Progress func(phase string, done, total int64)
 	Log      *slog.Logger
 	Stats    *Stats      // filled in when not nil
@@ -160,7 +160,7 @@ func (j *runner) files(ctx context.Context, m *repo.Manifest) (content []byte, m
 			mu.Lock()
 			defer mu.Unlock()
 			done += n
-			j.progress("Restore", done, j.plan.FileBytes)
+			j.progress("Restore", done, j.plan.Bytes())
 		}}
 	defer w.packs.Close()
 	if w.packs.Printer, err = j.plan.repo.Printer(ctx); err != nil {

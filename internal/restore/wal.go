@@ -37,7 +37,7 @@ func (j *runner) wal(ctx context.Context) error {
 			if err := j.segment(ctx, s); err != nil {
 				return fmt.Errorf("WAL segment %s: %w", s.Name, err)
 			}
-			j.progress("WAL", done.Add(int64(j.plan.Backup.SegmentSize)), j.plan.WALBytes)
+			j.progress("WAL", j.plan.FileBytes+done.Add(int64(j.plan.Backup.SegmentSize)), j.plan.Bytes())
 			return nil
 		})
 	}
