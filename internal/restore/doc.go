@@ -12,7 +12,7 @@
 // # How
 //
 //  1. [MakePlan] only reads. What cannot work is refused here: no backup before
-//     the target, a hole in WAL, a target past the archive, an occupied
+//     the target, a hole in WAL, a target that WAL does not hold, an occupied
 //     directory, no space. [Preview] tells all of it and what is in the way.
 //  2. [Run] marks the directory with the file .pgmoneta-restore and writes all
 //     files, each frame of each pack being read once and checked by its hash.
@@ -39,7 +39,8 @@
 //
 // # Not guaranteed
 //
-// Whether a target given by name, time or transaction occurs in the WAL is
-// found out by PostgreSQL, which ends with an error when it does not. Files
+// A transaction or a restore point is looked for in 16 GiB of WAL; whether it is
+// further away is found out by PostgreSQL, which ends with an error when it is not.
+// Prepared transactions are not told apart. Files
 // belong to the user that restores, unless that is root and names another.
 package restore

@@ -36,6 +36,7 @@ func (m *planner) nearest(ctx context.Context, refusal error) {
 	var target *TargetError
 	var hole *HoleError
 	switch {
+	case errors.As(refusal, &target) && target.Before != Point{}:
 	case errors.As(refusal, &target):
 		target.Before, target.After = m.around(ctx, func(s repo.Summary) bool { return m.afterTarget(s) })
 	case errors.As(refusal, &hole):

@@ -268,8 +268,16 @@ func (m *planner) objects(ctx context.Context) error {
 	return nil
 }
 
-// wal decides which segments recovery needs and refuses holes.
-func (m *planner) wal(context.Context) error {
+// wal decides which segments recovery needs, and refuses holes and targets that they do not hold.
+func (m *planner) wal(ctx context.Context) error {
+	if err := m.way(); err != nil {
+		return err
+	}
+	return m.occurs(ctx)
+}
+
+// way finds the segments on the way to the target.
+func (m *planner) way() error {
 	s, t := m.plan.Backup, m.Target
 	if s.End <= s.Start {
 		return fmt.Errorf("backup %s ends at %s, before its start at %s", s.Label, s.End, s.Start)
