@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,3 +189,5 @@ func (f *fixture) sleeper(dir string) int {
 	})
 	return cmd.Process.Pid
 }
+
+func ownerID(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
