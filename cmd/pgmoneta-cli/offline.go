@@ -19,7 +19,7 @@ import (
 )
 
 // offline does a command without a daemon. It needs the daemon's configuration and
-// the right to read its repository, in which it changes nothing but locks.
+// the right to read its repository, in which it changes no object.
 func (p *program) offline(ctx context.Context, c call) int {
 	if c.form.command != mgmt.WALCheck && c.form.command != mgmt.Restore {
 		p.complain(fmt.Sprintf("--offline is for wal check and restore, %s needs the daemon", c.form.name()))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,12 @@ func (i inspector) lock(r *repo.Repository) (unlock func(), err error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(r.Dir()); err == nil && os.Geteuid() == 0 {
+		// A daemon that is not root has to be able to take the lock that root made.
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			_ = os.Lchown(filepath.Join(r.Dir(), "lock"), int(st.Uid), int(st.Gid))
+		}
 	}
 	return func() { _ = lock.Release() }, nil
 }

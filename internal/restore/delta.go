@@ -152,16 +152,23 @@ type comparer struct {
 
 // found reports whether a task's frame is in the target as a whole: the pieces are
 // put together, and the frame's hash decides. Those in have are then its bytes.
-func (c *comparer) found(r *container.Reader, t *task) (bool, error) {
+func (c *comparer) found(w *files, r *container.Reader, t *task) (bool, error) {
 	plain := int64(r.Frame(t.frame).Plain)
 	if c.have == nil {
 		c.have = make([]byte, container.FrameLimit)
 	}
 	at := int64(0)
+	var used []*piece
 	for i := range t.pieces {
 		p := &t.pieces[i]
-		if p.length == 0 || p.zero || p.skip != at || p.of.fresh {
+		if p.length == 0 || p.zero || p.skip != at {
 			continue // a second use of the same bytes is compared with them later
+		}
+		if err := w.opened(p.of); err != nil {
+			return false, err
+		}
+		if p.of.fresh {
+			return false, nil
 		}
 		n, err := p.of.f.ReadAt(c.have[at:at+p.length], p.offset)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -170,9 +177,15 @@ func (c *comparer) found(r *container.Reader, t *task) (bool, error) {
 		if int64(n) < p.length {
 			return false, nil
 		}
-		at += p.length
+		at, used = at+p.length, append(used, p)
 	}
-	return at == plain && r.Matches(t.frame, c.have[:plain]), nil
+	if at != plain || !r.Matches(t.frame, c.have[:plain]) {
+		return false, nil
+	}
+	for _, p := range used {
+		p.found = true
+	}
+	return true, nil
 }
 
 // differs reports whether a run of a file holds other bytes than want.

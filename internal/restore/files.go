@@ -45,6 +45,7 @@ type piece struct {
 	skip   int64 // in the frame
 	length int64 // 0 for a file without any bytes in frames
 	zero   bool  // it is of no frame: no extent covers it
+	found  bool  // the file has it already
 }
 
 // A task is one frame and all files that need it one after the other.
@@ -55,6 +56,9 @@ type task struct {
 
 // piecesLimit bounds the pieces of a task, which empty files do not.
 const piecesLimit = 4096
+
+// comparedPieces bounds the files that are open at once to compare a frame.
+const comparedPieces = 256
 
 // files writes the files of a manifest: one goroutine finds out what belongs
 // where, several read each frame once and write its pieces. The number of
@@ -277,9 +281,6 @@ func (w *files) work(ctx context.Context) error {
 }
 
 func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comparer) error {
-	if err := w.open(t); err != nil {
-		return err
-	}
 	if t.pack < 0 {
 		return w.pieces(ctx, t, nil, c)
 	}
@@ -292,20 +293,10 @@ func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comp
 	})
 }
 
-// open opens the files of a task.
-func (w *files) open(t *task) error {
-	for _, p := range t.pieces {
-		if err := w.opened(p.of); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // frame returns the bytes of a task's frame, from the target if that has them.
 func (w *files) frame(r *container.Reader, t *task, s *container.Scratch, c *comparer) ([]byte, error) {
-	if w.tree.over {
-		if ok, err := c.found(r, t); err != nil || ok {
+	if w.tree.over && len(t.pieces) <= comparedPieces {
+		if ok, err := c.found(w, r, t); err != nil || ok {
 			return c.have[:r.Frame(t.frame).Plain], err
 		}
 	}
@@ -317,6 +308,9 @@ func (w *files) frame(r *container.Reader, t *task, s *container.Scratch, c *com
 func (w *files) pieces(ctx context.Context, t *task, plain []byte, c *comparer) error {
 	sum := int64(0)
 	for _, p := range t.pieces {
+		if err := w.opened(p.of); err != nil {
+			return err
+		}
 		if err := w.piece(p, plain, c); err != nil {
 			return err
 		}
@@ -343,6 +337,10 @@ func (w *files) piece(p piece, plain []byte, c *comparer) error {
 		return err
 	}
 	want := plain[p.skip : p.skip+p.length]
+	if p.found {
+		p.of.wrote(p.offset, want)
+		return nil
+	}
 	if !p.of.fresh {
 		other, err := c.differs(p.of.f, want, p.offset)
 		if err != nil {

@@ -65,7 +65,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	if !j.tree.over && o.MaxRate == 0 {
 		recordSpeed(p.repo, speed{Label: p.Backup.Label, Bytes: p.Bytes(), Elapsed: time.Since(started), Finished: time.Now()})
 	}
-	o.Log.Info("restored", "label", p.Backup.Label, "directory", p.Directory, "bytes", p.Bytes(), "elapsed", time.Since(started))
+	o.Log.Info("restored", "label", p.Backup.Label, "directory", p.Directory, "bytes", p.Bytes(), "read", j.stats.Read, "written", j.stats.Written, "elapsed", time.Since(started))
 	return nil
 }
 
@@ -74,6 +74,8 @@ type runner struct {
 	plan *Plan
 	tree *tree
 	pace *storage.Bucket // nil for as fast as possible
+
+	stats Stats // once the files are written
 
 	mu sync.Mutex // held during calls of Progress
 }
@@ -167,6 +169,7 @@ func (j *runner) files(ctx context.Context, m *repo.Manifest) (content []byte, m
 		j.Log.Warn("frames are checked by their SHA-256 instead of their prints", "err", err)
 	}
 	err = w.run(ctx)
+	j.stats = w.stats
 	if j.Stats != nil {
 		*j.Stats = w.stats
 	}
