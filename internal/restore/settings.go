@@ -173,7 +173,7 @@ func rewriteConf(content []byte, p *Plan) []byte {
 		out.WriteByte('\n')
 	}
 	fmt.Fprintf(&out, "\n# Begin of recovery settings, written when backup %s was restored.\n", p.Backup.Label)
-	if p.Signal != "" && p.Supply == CopySupply {
+	if p.Signal != "" && p.Supply != CommandSupply {
 		out.WriteString("# All archived WAL that is needed lies in pg_wal, so restore_command has nothing to fetch.\n")
 	}
 	for _, s := range p.Settings {
