@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 )
@@ -39,7 +40,7 @@ func forms() []form {
 	return []form{
 		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
-		{"restore", "", "<server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, toDirectory},
+		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
 		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
 		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
@@ -97,6 +98,30 @@ func listBackup(c call) mgmt.Document {
 func toDirectory(c call) mgmt.Document {
 	position, directory := positionAndDirectory(c)
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Position": position, "Directory": directory}
+}
+
+// restoreRequest sends only what was asked for: a daemon that does not know a member passes it over.
+func restoreRequest(c call) mgmt.Document {
+	doc := toDirectory(c)
+	for option, member := range map[string]string{"--dry-run": "DryRun", "--exact": "Exact", "--delta": "Delta", "--tablespaces-in-place": "TablespacesInPlace"} {
+		if c.options.Has(option) {
+			doc[member] = true
+		}
+	}
+	for option, member := range map[string]string{"--wal": "WAL", "--waldir": "WALDirectory", "--owner": "Owner"} {
+		if c.options.Has(option) {
+			doc[member] = c.options.Value(option)
+		}
+	}
+	if c.options.Has("--tablespace") {
+		doc["Tablespaces"] = c.options.Values("--tablespace")
+	}
+	for option, member := range map[string]string{"--workers": "Workers", "--max-rate": "MaxRate"} {
+		if n, err := config.ParseSize(c.options.Value(option)); c.options.Has(option) && err == nil { // checkOptions refuses others
+			doc[member] = n
+		}
+	}
+	return doc
 }
 
 // positionAndDirectory returns the third and fourth argument; alone it is the directory.

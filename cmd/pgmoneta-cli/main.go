@@ -66,6 +66,16 @@ func options() []console.Option {
 		{Long: "--allow-corrupt"},
 		{Long: "--quick"},
 		{Long: "--offline"},
+		{Long: "--dry-run"},
+		{Long: "--exact"},
+		{Long: "--delta"},
+		{Long: "--wal", Value: true},
+		{Long: "--waldir", Value: true},
+		{Long: "--tablespace", Value: true},
+		{Long: "--tablespaces-in-place"},
+		{Long: "--owner", Value: true},
+		{Long: "--workers", Value: true},
+		{Long: "--max-rate", Value: true},
 	}
 }
 

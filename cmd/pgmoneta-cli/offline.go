@@ -19,10 +19,10 @@ import (
 )
 
 // offline does a command without a daemon. It needs the daemon's configuration and
-// the right to read its repository, in which it changes nothing.
+// the right to read its repository, in which it changes no object.
 func (p *program) offline(ctx context.Context, c call) int {
-	if c.form.command != mgmt.WALCheck {
-		p.complain(fmt.Sprintf("--offline is for wal check, %s needs the daemon", c.form.name()))
+	if c.form.command != mgmt.WALCheck && c.form.command != mgmt.Restore {
+		p.complain(fmt.Sprintf("--offline is for wal check and restore, %s needs the daemon", c.form.name()))
 		return exitUsage
 	}
 	conf, format, err := p.daemonConfig(c.options)
@@ -31,7 +31,7 @@ func (p *program) offline(ctx context.Context, c call) int {
 		return exitUsage
 	}
 	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
-	doc := mgmt.Local(ctx, inspector{conf, p.masterKey}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
@@ -73,6 +73,7 @@ func (p *program) masterKey() (*vault.MasterKey, error) {
 type inspector struct {
 	conf      *config.Config
 	masterKey func() (*vault.MasterKey, error)
+	say       func(line string)
 }
 
 // Handle implements [mgmt.Handler].
@@ -81,13 +82,20 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	if _, ok := i.conf.Server(req.Server()); !ok {
 		return nil, &mgmt.Error{Code: codes.NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
 	}
+	workflow := "wal check"
+	if req.Command == mgmt.Restore {
+		workflow = "restore"
+	}
 	r, err := i.repository(req.Server())
 	if err != nil {
-		return nil, &mgmt.Error{Code: codes.Other, Workflow: "wal check", Err: err}
+		return nil, &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
+	}
+	if req.Command == mgmt.Restore {
+		return i.restore(ctx, req, r)
 	}
 	report, err := walcheck.Check(ctx, r, walcheck.Options{Deep: !req.Args.Bool("Quick")})
 	if err != nil {
-		return nil, &mgmt.Error{Code: codes.Other, Workflow: "wal check", Err: err}
+		return nil, &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
 	}
 	resp, err := mgmt.AnswerWALCheck(r.Server(), report.Result())
 	if resp != nil {

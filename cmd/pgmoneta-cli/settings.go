@@ -58,6 +58,14 @@ func checkOptions(o *console.Args) error {
 	if o.Has("--sort") && sortOrder(o.Value("--sort")) == "" {
 		return fmt.Errorf("sort order '%s' is not known: use asc or desc", o.Value("--sort"))
 	}
+	if err := oneOf(o, "--wal", "command", "copy"); err != nil {
+		return err
+	}
+	for _, option := range []string{"--workers", "--max-rate"} {
+		if _, err := config.ParseSize(o.Value(option)); o.Has(option) && err != nil {
+			return fmt.Errorf("value '%s' of %s: %w", o.Value(option), option, err)
+		}
+	}
 	return nil
 }
 

@@ -16,10 +16,22 @@ Options:
       --force            also a backup that is retained, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
       --quick            read no content, for wal check
-      --offline          without a daemon, for wal check; FILE is the daemon's pgmoneta.conf. Changes nothing
+      --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
   -v, --verbose          end with Success (0) or Error (<code>)
   -V, --version          print the version
   -?, --help             print this
+
+For restore:
+      --dry-run          say what would be done, how long it takes and what stands in its way; change nothing
+      --exact            <directory> is the data directory itself, empty or missing; without it one is made in it
+      --delta            <directory> is a data directory: write only what differs, remove what does not belong
+      --wal HOW          command: restore_command fetches WAL (the default where it works); copy: all to pg_wal
+      --waldir DIR       make pg_wal a link to DIR
+      --tablespace WHICH=DIR    where a tablespace goes, by name, OID or path; may be repeated
+      --tablespaces-in-place    tablespaces go where they were on the server
+      --owner USER[:GROUP]      give the files to another user; root only
+      --workers N        how many frames are written at once; default as configured
+      --max-rate BYTES   write at most so much per second; k, m or g may follow
 
   -h, --host HOST        a daemon on another machine: its host,
   -p, --port PORT        its management port,

@@ -87,6 +87,8 @@ func (p *program) command(command string, args []string) (int, error) {
 	run, names := p.get, "SERVER FILE TARGET"
 	switch command {
 	case "get":
+	case "check":
+		run, names = p.check, "SERVER FILE"
 	case "push":
 		run, names = p.push, "SERVER PATH"
 	case "prefetch": // started by get
@@ -194,6 +196,23 @@ func (p *program) get(ctx context.Context, o options, args []string) (int, error
 		},
 	}
 	err = g.Get(ctx, file, target)
+	switch {
+	case err == nil:
+		return exitOK, nil
+	case errors.Is(err, walfile.ErrNotArchived):
+		return exitNo, err
+	}
+	return exitFailure, err
+}
+
+// check tells whether get could deliver a file, by its status.
+func (p *program) check(ctx context.Context, o options, args []string) (int, error) {
+	c, _, err := p.configuration(o, args[0])
+	if err != nil {
+		return exitFailure, err
+	}
+	g := walfile.Getter{BaseDir: c.Main.BaseDir, Server: args[0], Partial: true, MasterKey: p.masterKey}
+	err = g.Check(ctx, args[1])
 	switch {
 	case err == nil:
 		return exitOK, nil

@@ -8,6 +8,7 @@ const usage = `pgmoneta-wal ` + version.Version + `
 Usage:
   pgmoneta-wal get  [ OPTIONS ] SERVER FILE TARGET
   pgmoneta-wal push [ OPTIONS ] SERVER PATH
+  pgmoneta-wal check [ -c CONFIG_FILE ] SERVER FILE
 
   In postgresql.conf:
     restore_command = 'pgmoneta-wal get -c /etc/pgmoneta/pgmoneta.conf primary %f %p'
@@ -63,6 +64,9 @@ push: archive PATH, a segment, a partial one or a history file
     200   refused: other content under the same name, WAL of another cluster,
           no WAL at all, wrong configuration. PostgreSQL tries again too, but
           somebody has to act
+
+check: tell by the status of get whether it could deliver FILE. That it can be
+opened is found out, its content is not read: for one who sets restore_command up
 
 Messages go to standard error, one line each, and from there to the log of the
 server.

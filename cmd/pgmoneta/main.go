@@ -36,6 +36,7 @@ const usage = `pgmoneta ` + version.Version + `
 
 Usage:
   pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]
+  pgmoneta restore ...        the same as pgmoneta-cli restore ...
 
 Options:
   -c, --config CONFIG_FILE    configuration, default /etc/pgmoneta/pgmoneta.conf
@@ -62,6 +63,10 @@ var options = []console.Option{
 
 // run runs the daemon and returns its exit code.
 func run(words []string, stdout, stderr io.Writer) int {
+	if len(words) > 0 && words[0] == "restore" {
+		fmt.Fprintln(stderr, "pgmoneta:", becomeCLI(words))
+		return 1
+	}
 	args, err := console.ParseArgs(options, words)
 	fail := func(err error) int {
 		fmt.Fprintln(stderr, "pgmoneta:", err)
@@ -87,6 +92,17 @@ func run(words []string, stdout, stderr io.Writer) int {
 		return fail(err)
 	}
 	return 0
+}
+
+// becomeCLI makes this process the program that knows the command restore: who has lost
+// a server does not have to know which of ours that is. It returns only when it fails.
+func becomeCLI(words []string) error {
+	const name = "pgmoneta-cli"
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(filepath.Join(filepath.Dir(self), name), append([]string{name}, words...), os.Environ())
 }
 
 func daemon(flags config.Flags) error {

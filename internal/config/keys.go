@@ -105,7 +105,7 @@ func size[S any](name string, field func(*S) *int64) key[S] {
 		if v == "" {
 			return 0, nil
 		}
-		return parseSize(v)
+		return ParseSize(v)
 	}
 	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) }).as(func(s *S) any {
 		return Coded{strconv.FormatInt(*field(s), 10) + "B", *field(s)}

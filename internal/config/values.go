@@ -240,8 +240,8 @@ func scale(digits string, factor, most int64) (int64, error) {
 	return n * factor, nil
 }
 
-// parseSize reads a number of bytes.
-func parseSize(value string) (int64, error) {
+// ParseSize reads a number of bytes: digits, then k, m or g for powers of 1,024, or none.
+func ParseSize(value string) (int64, error) {
 	digits, unit, err := splitUnit(value)
 	if err != nil {
 		return 0, errors.New(sizeForm)

@@ -21,7 +21,10 @@ func translate(doc mgmt.Document) mgmt.Document {
 	}
 
 	switch mgmt.Command(number) {
-	case mgmt.Backup, mgmt.Restore, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate:
+	case mgmt.Restore:
+		translateBackup(resp)
+		translatePresent(resp, "ReadSize", "WriteSize", "NeededSpace", "FreeSpace", "Speed")
+	case mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate:
 		translateBackup(resp)
 	case mgmt.ListBackup:
 		translateEach(resp, "Backups", translateBackup)
@@ -134,6 +137,15 @@ func translateSizes(doc mgmt.Document, keys ...string) {
 			continue
 		}
 		doc[key] = Size(bytesOf(doc[key]))
+	}
+}
+
+// translatePresent is translateSizes for members that not every daemon sends.
+func translatePresent(doc mgmt.Document, keys ...string) {
+	for _, key := range keys {
+		if doc[key] != nil {
+			translateSizes(doc, key)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -247,6 +248,16 @@ func (c *Reader) readStored(i int, s *Scratch) ([]byte, error) {
 		}
 	}
 	return stored, nil
+}
+
+// Matches reports whether plain is the content of frame i, by its print or its SHA-256.
+// Nothing is read.
+func (c *Reader) Matches(i int, plain []byte) bool {
+	f := c.frames[i]
+	if len(plain) != int(f.Plain) {
+		return false
+	}
+	return c.printer != nil && c.printer.Print(plain) == f.Print || sha256.Sum256(plain) == f.Sum
 }
 
 // A Stream reads the plain bytes of a container from first to last.

@@ -61,8 +61,9 @@ func (k Kind) Number() int {
 type Start struct {
 	Kind       Kind
 	Server     string
-	ServerSlot int // index in the shared segment
-	JobSlot    int // index in the shared segment; jobs only
+	ServerSlot int    // index in the shared segment
+	JobSlot    int    // index in the shared segment; jobs only
+	Config     string // pgmoneta.conf, absolute
 	BaseDir    string
 
 	Host     string
@@ -133,13 +134,13 @@ type Rehearsal struct {
 
 // A Spec describes a job.
 type Spec struct {
-	Backup    string // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
-	Position  string // restore and rehearse only
-	Directory string // restore only
-	AllFiles  bool   // verify only: list good files too
-	Force     bool   // delete only
-	Corrupt   bool   // backup only: as [Start.AllowCorrupt], for this one
-	Quick     bool   // walcheck and repocheck only: read no content
+	Backup   string      // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
+	Position string      // rehearse only
+	Restore  RestoreSpec // restore only
+	AllFiles bool        // verify only: list good files too
+	Force    bool        // delete only
+	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
+	Quick    bool        // walcheck and repocheck only: read no content
 }
 
 // Params returns the connection parameters.
@@ -181,11 +182,11 @@ func (f *Failure) Error() string { return f.Message }
 type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
-	Path    string        // restore: the directory of the restored cluster
-	Files   []File        // verify
-	Report  []string      // verify: what is wrong, one line each
-	WAL     *WALReport    // walcheck
-	Repo    *RepoReport   // repocheck
+	Restore *RestoreReport
+	Files   []File      // verify
+	Report  []string    // verify: what is wrong, one line each
+	WAL     *WALReport  // walcheck
+	Repo    *RepoReport // repocheck
 
 	Rehearsal *repo.Rehearsal // rehearse
 }

@@ -1,64 +1,142 @@
 package restore
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 )
 
 const (
 	// marker is the name of the file that says that a restore is not finished.
-	marker  = ".pgmoneta-restore"
-	control = "global/pg_control"
+	marker = ".pgmoneta-restore"
+	// freshControl is where global/pg_control is written before it takes its place.
+	freshControl = marker + ".new"
+	control      = "global/pg_control"
 )
 
-// inspect refuses directories that hold anything but an interrupted restore,
-// and reports whether there is one.
-func inspect(p *Plan) (interrupted bool, err error) {
+// inspect notes what is in the directories of a plan, and refuses them when they hold
+// anything but an interrupted restore or, for a delta restore, a data directory on
+// which no server runs.
+func inspect(p *Plan, delta bool) error {
 	names, err := entries(p.Directory)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if exists(filepath.Join(p.Directory, marker)) {
-		if exists(filepath.Join(p.Directory, control)) {
-			return false, &OccupiedError{p.Directory, "it holds a data directory beside the marker of an interrupted restore: look at it, then remove it"}
-		}
-		return true, nil
+	marked, controlled := has(p.Directory, marker), has(p.Directory, control)
+	switch {
+	case marked && !controlled:
+		p.Interrupted = true
+	case marked && !delta:
+		return &OccupiedError{p.Directory, "it holds a data directory beside the marker of an interrupted restore: look at it, then remove it"}
+	case len(names) > 0 && !delta:
+		return &OccupiedError{p.Directory, "it is not empty: remove it, or choose another directory"}
+	case len(names) > 0 && !has(p.Directory, "PG_VERSION"):
+		return &OccupiedError{p.Directory, "it holds no data directory: remove it, or choose another directory"}
+	case len(names) > 0:
+		p.Existing = true
 	}
-	if names > 0 {
-		return false, &OccupiedError{p.Directory, "it is not empty: remove it, or choose another directory"}
+	if err := stopped(p.Directory); err != nil {
+		return err
 	}
-	for _, ts := range p.Tablespaces {
-		if names, err = entries(ts.Directory); err != nil {
-			return false, err
-		}
-		if names > 0 {
-			return false, &OccupiedError{ts.Directory, "it is not empty: remove it, or choose another directory"}
-		}
-	}
-	return false, nil
+	return inspectOthers(p)
 }
 
-// entries counts what is in a directory; one that does not exist is empty.
-func entries(dir string) (int, error) {
-	info, err := os.Lstat(dir)
+// inspectOthers looks at the directories beside the data directory. What is not seen
+// to be of a server of this version is nobody's to remove.
+func inspectOthers(p *Plan) error {
+	version := "PG_" + strconv.Itoa(p.Backup.PostgreSQL.Major())
+	for _, ts := range p.Tablespaces {
+		if err := inspectOther(ts.Directory, p.over(), func(name string) bool {
+			return name == version || strings.HasPrefix(name, version+"_")
+		}); err != nil {
+			return err
+		}
+	}
+	if p.WALDirectory == "" {
+		return nil
+	}
+	return inspectOther(p.WALDirectory, p.over(), ofWAL)
+}
+
+func inspectOther(dir string, over bool, known func(name string) bool) error {
+	names, err := entries(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !over {
+			return &OccupiedError{dir, "it is not empty: remove it, or choose another directory"}
+		}
+		if !known(name) {
+			return &OccupiedError{dir, fmt.Sprintf("it holds %q, which is not of this server: remove that, or choose another directory", name)}
+		}
+	}
+	return nil
+}
+
+// ofWAL reports whether a name is one that PostgreSQL and pgmoneta-wal use in pg_wal.
+func ofWAL(name string) bool {
+	switch name {
+	case "archive_status", "summaries", "pgmoneta-prefetch", "pgmoneta-dropped":
+		return true
+	}
+	_, history := pg.ParseHistoryName(name)
+	return history || strings.HasPrefix(name, "xlogtemp.") || strings.HasPrefix(name, "RECOVERY") ||
+		len(name) >= 24 && pg.IsSegmentName(name[:24])
+}
+
+// stopped refuses a data directory on which a server runs. The file that says so
+// stays behind when a server is killed; its number may then be another process's.
+func stopped(dir string) error {
+	f, err := os.Open(filepath.Join(dir, "postmaster.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	line, _ := bufio.NewReader(f).ReadString('\n')
+	// A standalone backend writes its number as negative.
+	pid, err := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(line), "-"))
+	if err != nil || pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return nil
+	}
+	at, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
+	if here, herr := os.Stat(dir); err == nil && herr == nil && !os.SameFile(at, here) {
+		return nil // PostgreSQL works in its data directory
+	}
+	return &OccupiedError{dir, fmt.Sprintf("a server runs on it (postmaster.pid names process %d): stop it first", pid)}
+}
+
+// entries returns the names in a directory; one that does not exist has none.
+func entries(dir string) ([]string, error) {
+	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !info.IsDir() {
 		// A link would also break the relative links to tablespaces.
-		return 0, &OccupiedError{dir, "it is not a directory: remove it, or choose another directory"}
+		return nil, &OccupiedError{dir, "it is not a directory: remove it, or choose another directory"}
 	}
 	list, err := os.ReadDir(dir)
-	return len(list), err
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = e.Name()
+	}
+	return names, err
 }
 
 func exists(path string) bool {
@@ -66,55 +144,4 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// freeSpace returns the bytes that the target may use, counting those of an
-// interrupted restore, which will be removed.
-func freeSpace(p *Plan) (int64, error) {
-	at := filepath.Dir(p.Directory)
-	if exists(p.Directory) {
-		at = p.Directory
-	}
-	var st unix.Statfs_t
-	for {
-		err := unix.Statfs(at, &st)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
-			return 0, fmt.Errorf("statfs %s: %w", at, err)
-		}
-		at = filepath.Dir(at)
-	}
-	free := int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize
-	if p.Interrupted {
-		for _, dir := range p.roots() {
-			free += allocated(dir)
-		}
-	}
-	return free, nil
-}
-
-// allocated returns the bytes below dir, as far as they can be seen.
-func allocated(dir string) int64 {
-	var sum int64
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += st.Blocks * 512
-			}
-		}
-		return nil
-	})
-	return sum
-}
-
-// roots returns the directories of tablespaces and, last, the target directory.
-func (p *Plan) roots() []string {
-	var dirs []string
-	for _, ts := range p.Tablespaces {
-		dirs = append(dirs, ts.Directory)
-	}
-	return append(dirs, p.Directory)
-}
+func has(dir, name string) bool { return exists(filepath.Join(dir, name)) }

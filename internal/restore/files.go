@@ -33,8 +33,9 @@ type file struct {
 	sum   *checksum
 	place int // in files.sums
 
-	mu sync.Mutex
-	f  *os.File // nil until the first piece
+	mu    sync.Mutex
+	f     *os.File // nil until the first piece
+	fresh bool     // it was not there before; set with f
 }
 
 // A piece is a run of a frame that belongs into a file.
@@ -43,6 +44,8 @@ type piece struct {
 	offset int64 // in the file
 	skip   int64 // in the frame
 	length int64 // 0 for a file without any bytes in frames
+	zero   bool  // it is of no frame: no extent covers it
+	found  bool  // the file has it already
 }
 
 // A task is one frame and all files that need it one after the other.
@@ -54,6 +57,9 @@ type task struct {
 // piecesLimit bounds the pieces of a task, which empty files do not.
 const piecesLimit = 4096
 
+// comparedPieces bounds the files that are open at once to compare a frame.
+const comparedPieces = 256
+
 // files writes the files of a manifest: one goroutine finds out what belongs
 // where, several read each frame once and write its pieces. The number of
 // tasks under way is fixed, and so is that of open files, because a file's
@@ -63,7 +69,10 @@ type files struct {
 	manifest *repo.Manifest
 	packs    *repo.PackSet
 	workers  int
+	spend    func(ctx context.Context, n int) error // waits for the rate
 	wrote    func(bytes int64)
+
+	stats Stats // changed atomically
 
 	tasks   chan *task // sending hands the task over
 	lengths [][]uint32 // plain lengths of frames, by pack; used by the finding goroutine only
@@ -71,16 +80,16 @@ type files struct {
 	bytes   int64      // sizes of files so far; used by the finding goroutine only
 	control *repo.File // row of global/pg_control; used by the finding goroutine only
 
-	mu   sync.Mutex
-	open map[*file]bool
-	sums []string // checksums of the files that the manifest knows none of, in its order
+	mu    sync.Mutex
+	opens map[*file]bool
+	sums  []string // checksums of the files that the manifest knows none of, in its order
 }
 
 // run writes everything but global/pg_control, whose row it leaves in control.
 func (w *files) run(ctx context.Context) error {
 	w.tasks = make(chan *task, 2*w.workers)
 	w.lengths = make([][]uint32, len(w.manifest.Packs))
-	w.open = map[*file]bool{}
+	w.opens = map[*file]bool{}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(w.tasks)
@@ -90,7 +99,7 @@ func (w *files) run(ctx context.Context) error {
 		g.Go(func() error { return w.work(ctx) })
 	}
 	err := g.Wait()
-	for f := range w.open {
+	for f := range w.opens {
 		_ = f.f.Close()
 	}
 	if err == nil && w.control == nil {
@@ -147,10 +156,17 @@ func (w *files) file(ctx context.Context, row repo.File) error {
 	if row.CRC == "" && w.manifest.Summary.Overlaid {
 		f.sum, f.place = &checksum{}, w.promise()
 	}
+	covered := int64(0)
 	if err := w.runs(ctx, &row, func(pack, frame int, p piece) error {
-		p.of = f
+		if err := w.gap(ctx, f, covered, p.offset); err != nil {
+			return err
+		}
+		covered, p.of = p.offset+p.length, f
 		return w.add(ctx, pack, frame, p)
 	}); err != nil {
+		return err
+	}
+	if err := w.gap(ctx, f, covered, row.Size); err != nil {
 		return err
 	}
 	if len(row.Extents) == 0 {
@@ -159,6 +175,14 @@ func (w *files) file(ctx context.Context, row repo.File) error {
 		}
 	}
 	return w.release(f)
+}
+
+// gap adds what no extent covers, from one offset to another. In a new file it is zero.
+func (w *files) gap(ctx context.Context, f *file, from, to int64) error {
+	if !w.tree.over || from >= to {
+		return nil
+	}
+	return w.add(ctx, -1, 0, piece{of: f, offset: from, length: to - from, zero: true})
 }
 
 // promise makes room for a checksum that will be known later.
@@ -212,7 +236,7 @@ func (w *files) frames(ctx context.Context, pack int) ([]uint32, error) {
 // add puts a piece into the current task, or begins another when it needs
 // another frame.
 func (w *files) add(ctx context.Context, pack, frame int, p piece) error {
-	if c := w.current; c != nil && (p.length > 0 && c.pack >= 0 && (c.pack != pack || c.frame != frame) || len(c.pieces) >= piecesLimit) {
+	if c := w.current; c != nil && (p.length > 0 && !p.zero && c.pack >= 0 && (c.pack != pack || c.frame != frame) || len(c.pieces) >= piecesLimit) {
 		if err := w.submit(ctx); err != nil {
 			return err
 		}
@@ -220,7 +244,7 @@ func (w *files) add(ctx context.Context, pack, frame int, p piece) error {
 	if w.current == nil {
 		w.current = &task{pack: -1}
 	}
-	if p.length > 0 {
+	if p.length > 0 && !p.zero {
 		w.current.pack, w.current.frame = pack, frame
 	}
 	p.of.refs.Add(1)
@@ -244,50 +268,96 @@ func (w *files) submit(ctx context.Context) error {
 func (w *files) work(ctx context.Context) error {
 	var s container.Scratch
 	defer s.Close()
+	var c comparer
 	for t := range w.tasks {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := w.task(ctx, t, &s); err != nil {
+		if err := w.task(ctx, t, &s, &c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *files) task(ctx context.Context, t *task, s *container.Scratch) error {
+func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comparer) error {
 	if t.pack < 0 {
-		return w.pieces(t, nil)
+		return w.pieces(ctx, t, nil, c)
 	}
 	return w.packs.Use(ctx, t.pack, func(r *container.Reader) error {
-		plain, err := r.ReadFrame(t.frame, s)
+		plain, err := w.frame(r, t, s, c)
 		if err != nil {
 			return fmt.Errorf("file %q: %w", t.pieces[0].of.row.Path, err)
 		}
-		return w.pieces(t, plain)
+		return w.pieces(ctx, t, plain, c)
 	})
 }
 
-func (w *files) pieces(t *task, plain []byte) error {
+// frame returns the bytes of a task's frame, from the target if that has them.
+func (w *files) frame(r *container.Reader, t *task, s *container.Scratch, c *comparer) ([]byte, error) {
+	if w.tree.over && len(t.pieces) <= comparedPieces {
+		if ok, err := c.found(w, r, t); err != nil || ok {
+			return c.have[:r.Frame(t.frame).Plain], err
+		}
+	}
+	atomic.AddInt64(&w.stats.Read, int64(r.Frame(t.frame).Stored))
+	return r.ReadFrame(t.frame, s)
+}
+
+// pieces brings the pieces of a task to their places.
+func (w *files) pieces(ctx context.Context, t *task, plain []byte, c *comparer) error {
 	sum := int64(0)
 	for _, p := range t.pieces {
-		out, err := w.opened(p.of)
-		if err == nil && p.length > 0 {
-			if err = w.tree.op("write", p.of.row.Path); err == nil {
-				_, err = out.WriteAt(plain[p.skip:p.skip+p.length], p.offset)
-			}
-			p.of.wrote(p.offset, plain[p.skip:p.skip+p.length])
+		if err := w.opened(p.of); err != nil {
+			return err
 		}
-		if err == nil {
-			err = w.release(p.of)
+		if err := w.piece(p, plain, c); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := w.release(p.of); err != nil {
 			return err
 		}
 		sum += p.length
 	}
+	if err := w.spend(ctx, int(sum)); err != nil {
+		return err
+	}
 	w.wrote(sum)
 	return nil
+}
+
+// piece writes one piece, unless the file has it already.
+func (w *files) piece(p piece, plain []byte, c *comparer) error {
+	switch {
+	case p.length == 0 || p.zero && p.of.fresh:
+		return nil
+	case p.zero:
+		n, err := c.clear(w, p.of, p.offset, p.length)
+		atomic.AddInt64(&w.stats.Written, n)
+		return err
+	}
+	want := plain[p.skip : p.skip+p.length]
+	if p.found {
+		p.of.wrote(p.offset, want)
+		return nil
+	}
+	if !p.of.fresh {
+		other, err := c.differs(p.of.f, want, p.offset)
+		if err != nil {
+			return err
+		}
+		if !other {
+			p.of.wrote(p.offset, want)
+			return nil
+		}
+	}
+	if err := w.tree.op("write", p.of.row.Path); err != nil {
+		return err
+	}
+	_, err := p.of.f.WriteAt(want, p.offset)
+	atomic.AddInt64(&w.stats.Written, p.length)
+	p.of.wrote(p.offset, want)
+	return err
 }
 
 // wrote takes note of bytes whose checksum will be needed.
@@ -301,26 +371,30 @@ func (f *file) wrote(offset int64, b []byte) {
 	f.sum.add(offset, int64(len(b)), sum)
 }
 
-// opened returns the open file, which it creates at its full size for the first
-// piece. What no piece covers stays zero.
-func (w *files) opened(f *file) (*os.File, error) {
+// opened opens a file, at its full size, for its first piece. What no piece covers
+// of a new one stays zero.
+func (w *files) opened(f *file) (err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.f != nil {
-		return f.f, nil
+		return nil
 	}
-	created, err := w.tree.create(f.root, f.name, 0o600)
+	if w.tree.over {
+		f.f, f.fresh, err = w.tree.reuse(f.root, f.name)
+	} else {
+		f.f, err = w.tree.create(f.root, f.name, 0o600)
+		f.fresh = true
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f.f = created
 	w.mu.Lock()
-	w.open[f] = true
+	w.opens[f] = true
 	w.mu.Unlock()
-	if f.row.Size > 0 {
+	if f.row.Size > 0 || !f.fresh {
 		err = f.f.Truncate(f.row.Size)
 	}
-	return f.f, err
+	return err
 }
 
 // release ends one reference to a file; the last one finishes the file.
@@ -329,7 +403,7 @@ func (w *files) release(f *file) error {
 		return nil
 	}
 	w.mu.Lock()
-	delete(w.open, f)
+	delete(w.opens, f)
 	if f.sum != nil {
 		w.sums[f.place] = f.sum.of(f.row.Size)
 	}
@@ -338,7 +412,7 @@ func (w *files) release(f *file) error {
 		return errors.Join(err, f.f.Close())
 	}
 	var err error
-	if mode := fs.FileMode(f.row.Mode) & fs.ModePerm; mode != 0 && mode != 0o600 {
+	if mode := fs.FileMode(f.row.Mode) & fs.ModePerm; mode != 0 && (mode != 0o600 || !f.fresh) {
 		err = f.f.Chmod(mode)
 	}
 	if err := errors.Join(err, f.f.Close()); err != nil {

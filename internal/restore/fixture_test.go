@@ -5,8 +5,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,3 +176,18 @@ func (f *fixture) must(err error) {
 		f.t.Fatal(err)
 	}
 }
+
+// sleeper returns the number of a process that works in dir until the test ends.
+func (f *fixture) sleeper(dir string) int {
+	f.t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.Dir = dir
+	f.must(cmd.Start())
+	f.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func ownerID(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

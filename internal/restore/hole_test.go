@@ -45,14 +45,14 @@ func TestPlanRefusesRecordedHole(t *testing.T) {
 			HoleError{Timeline: 1, From: 10 * mib, To: 11 * mib, Nearest: "lsn=0/900000"}},
 		{"after an LSN", second, "lsn=0/980000,timeline=1", []lost{{1, 10 * mib, 11 * mib}}, HoleError{}},
 		{"before the backup", second, "latest,timeline=1", []lost{{1, 4 * mib, 6 * mib}}, HoleError{}},
-		{"inside the backup", second, "immediate", []lost{{1, 7 * mib, 8 * mib}}, HoleError{Timeline: 1, From: 7 * mib, To: 8 * mib}},
-		{"at its first byte", second, "immediate", []lost{{1, 6 * mib, 7 * mib}}, HoleError{Timeline: 1, From: 6*mib + 40, To: 7 * mib}},
+		{"inside the backup", second, "immediate", []lost{{1, 7 * mib, 8 * mib}}, HoleError{Timeline: 1, From: 7 * mib, To: 8 * mib, After: Point{third, "immediate"}}},
+		{"at its first byte", second, "immediate", []lost{{1, 6 * mib, 7 * mib}}, HoleError{Timeline: 1, From: 6*mib + 40, To: 7 * mib, After: Point{third, "immediate"}}},
 		{"on a branch that is not followed", second, "latest", []lost{{1, 10 * mib, 12 * mib}, {3, 10 * mib, 12 * mib}}, HoleError{}},
 		{"before the switch, which the new timeline repeats", second, "latest", []lost{{1, 9 * mib, 10 * mib}}, HoleError{}},
 		{"the segment with the switch", second, "latest", []lost{{2, 9 * mib, 10 * mib}},
-			HoleError{Timeline: 2, From: 9*mib + mib/2, To: 10 * mib, Nearest: "lsn=0/900000"}},
+			HoleError{Timeline: 2, From: 9*mib + mib/2, To: 10 * mib, Nearest: "lsn=0/900000", After: Point{third, "immediate"}}},
 		{"both copies of the switch", second, "latest", []lost{{1, 9 * mib, 10 * mib}, {2, 9 * mib, 10 * mib}},
-			HoleError{Timeline: 1, From: 9 * mib, To: 10 * mib, Nearest: "lsn=0/800000"}},
+			HoleError{Timeline: 1, From: 9 * mib, To: 10 * mib, Nearest: "lsn=0/800000", After: Point{third, "immediate"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // postgresManifest writes backup_manifest: PostgreSQL's own, byte for byte, when it
 // describes the files. That of a backup for which the server sent only blocks describes
 // those; then a new one takes its place, as pg_combinebackup would write it.
-func (j *job) postgresManifest(ctx context.Context, m *repo.Manifest, sums []string) error {
+func (j *runner) postgresManifest(ctx context.Context, m *repo.Manifest, sums []string) error {
 	f, err := j.tree.create(j.tree.data, "backup_manifest", 0o600)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (j *job) postgresManifest(ctx context.Context, m *repo.Manifest, sums []str
 
 // newManifest writes a manifest of the restored files. Position and system are those of the
 // server's.
-func (j *job) newManifest(ctx context.Context, m *repo.Manifest, sums []string, out io.Writer) error {
+func (j *runner) newManifest(ctx context.Context, m *repo.Manifest, sums []string, out io.Writer) error {
 	sent, err := j.sentManifest(ctx, m.Summary.Label)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (j *job) newManifest(ctx context.Context, m *repo.Manifest, sums []string, 
 }
 
 // sentManifest reads the server's manifest for all but its files.
-func (j *job) sentManifest(ctx context.Context, label repo.Label) (*manifest.Reader, error) {
+func (j *runner) sentManifest(ctx context.Context, label repo.Label) (*manifest.Reader, error) {
 	in, err := j.plan.repo.OpenPostgresManifest(ctx, label)
 	if err != nil {
 		return nil, err

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -21,6 +18,18 @@ type Options struct {
 	Backup    string
 	Target    Target
 	Directory string // the target directory is made in it
+	Exact     bool   // Directory is the target directory itself
+	// Delta accepts a target directory that holds a data directory, and makes
+	// that into the restored one. It implies Exact.
+	Delta bool
+
+	Tablespaces  []Mapping
+	InPlace      bool   // tablespaces go where they were on the server
+	WALDirectory string // where pg_wal leads; empty for into the target directory
+	Owner        *Owner // of everything that is written; nil for the user that restores
+
+	WAL     Supply
+	Command *Command // nil when no restore_command is known
 
 	// PrimaryConninfo is how a replica reaches its primary. It must not hold a
 	// password: that belongs in the password file of the user PostgreSQL runs as.
@@ -30,34 +39,49 @@ type Options struct {
 
 // A Plan is a restore that can be run.
 type Plan struct {
-	Server      string
-	Backup      repo.Summary
-	Target      Target
-	Timeline    pg.Timeline // timeline that is followed
-	Directory   string      // target directory, absolute
-	Tablespaces []Tablespace
-	Segments    []Segment
-	Histories   []pg.Timeline // timelines whose history files are supplied
-	WALStart    pg.LSN        // first position recovery reads
-	WALEnd      pg.LSN        // where the supplied WAL ends
-	Settings    []Setting     // added to postgresql.auto.conf
-	Signal      string        // recovery.signal, standby.signal, or empty
-	FileBytes   int64         // plain bytes of the backup's files
-	WALBytes    int64         // bytes of the segments in pg_wal
-	Free        int64         // bytes free for the target
-	Interrupted bool          // the leftovers of an interrupted restore will be removed
+	Server       string
+	Backup       repo.Summary
+	Target       Target
+	Timeline     pg.Timeline // timeline that is followed
+	Directory    string      // target directory, absolute
+	Tablespaces  []Tablespace
+	WALDirectory string         // where pg_wal leads, absolute; empty when it is part of Directory
+	Owner        *Owner         // nil for the user that restores
+	Needed       []Segment      // that recovery reads on its way to the target
+	Segments     []Segment      // of them, those that are written to pg_wal
+	Histories    []pg.Timeline  // timelines whose history files are supplied
+	WALStart     pg.LSN         // first position recovery reads
+	WALEnd       pg.LSN         // where WAL on the way ends
+	Holes        []RecordedHole // in it
+	Supply       Supply         // how recovery gets WAL after the backup's own
+	SupplyWhy    string         // why not the other way
+	Settings     []Setting      // added to postgresql.auto.conf
+	Signal       string         // recovery.signal, standby.signal, or empty
+	FileBytes    int64          // plain bytes of the backup's files
+	WALBytes     int64          // bytes of the segments in pg_wal
+	ReadBytes    int64          // stored bytes of everything that may have to be read
+	Free         int64          // bytes free for the target, those of what will be replaced included
+	Interrupted  bool           // an interrupted restore is finished
+	Existing     bool           // a data directory is there, and becomes the restored one
 
 	repo    *repo.Repository
 	follows pg.History // of Timeline
 }
 
-// Bytes returns how many bytes the restore writes.
+// Bytes returns how many bytes the restore writes at most.
 func (p *Plan) Bytes() int64 { return p.FileBytes + p.WALBytes }
 
-// A Tablespace is a directory beside the target directory.
-type Tablespace struct {
-	repo.Tablespace
-	Directory string // absolute
+// need returns the bytes that must be free, one percent for directories and metadata
+// included.
+func (p *Plan) need() int64 { return p.Bytes() + p.Bytes()/100 }
+
+// over reports whether there may be files that are left as they are.
+func (p *Plan) over() bool { return p.Interrupted || p.Existing }
+
+// A RecordedHole is WAL on the way to the target that is not archived.
+type RecordedHole struct {
+	Timeline pg.Timeline
+	From, To pg.LSN
 }
 
 // recordReach is how far past a target LSN WAL is supplied. PostgreSQL stops at
@@ -66,17 +90,35 @@ const recordReach = 16 << 20
 
 // MakePlan decides how to restore. It changes nothing. Whatever stands in the way
 // is an error: [*TargetError], [*HoleError], [*MissingError], [*SpaceError],
-// [*OccupiedError], [repo.ErrNoBackup], or what the repository returned.
+// [*OccupiedError], [*OptionError], [repo.ErrNoBackup], or what the repository returned.
 func MakePlan(ctx context.Context, r *repo.Repository, o Options) (*Plan, error) {
-	m := &planner{Options: o, repo: r, plan: &Plan{Server: r.Server(), Target: o.Target, repo: r}}
-	for _, step := range []func(context.Context) error{
-		m.archive, m.choose, m.objects, m.wal, m.history, m.settings, m.directories, m.space,
-	} {
+	p, problems := Preview(ctx, r, o)
+	if len(problems) > 0 {
+		return nil, problems[0]
+	}
+	return p, nil
+}
+
+// Preview is [MakePlan] for who wants to see more than the first thing that stands in
+// the way. The plan holds what could be found out; it can be run when there are no problems.
+func Preview(ctx context.Context, r *repo.Repository, o Options) (*Plan, []error) {
+	m := &planner{Options: o, repo: r, plan: &Plan{Server: r.Server(), Target: o.Target, Owner: o.Owner, repo: r}}
+	m.Exact = m.Exact || m.Delta
+	// Without a backup and a timeline there is nothing else to say.
+	for _, step := range []func(context.Context) error{m.archive, m.choose} {
 		if err := step(ctx); err != nil {
-			return nil, err
+			m.nearest(ctx, err)
+			return m.plan, []error{err}
 		}
 	}
-	return m.plan, nil
+	var problems []error
+	for _, step := range []func(context.Context) error{m.objects, m.wal, m.history, m.supply, m.settings, m.directories, m.space} {
+		if err := step(ctx); err != nil {
+			m.nearest(ctx, err)
+			problems = append(problems, err)
+		}
+	}
+	return m.plan, problems
 }
 
 type planner struct {
@@ -100,10 +142,11 @@ func (m *planner) choose(ctx context.Context) error {
 	if b.Err != nil {
 		return fmt.Errorf("backup %s: %w", b.Label, b.Err)
 	}
+	m.plan.Backup, m.found.size = b.Summary, b.Summary.SegmentSize
 	if m.plan.follows, err = m.reach(ctx, b.Summary); err != nil {
 		return err
 	}
-	m.plan.Backup, m.plan.Timeline, m.found.size = b.Summary, m.plan.follows.Timeline, b.Summary.SegmentSize
+	m.plan.Timeline = m.plan.follows.Timeline
 	return nil
 }
 
@@ -134,8 +177,8 @@ func (m *planner) backup(ctx context.Context) (repo.Backup, error) {
 		}
 		return list[i], nil
 	}
-	return repo.Backup{}, fmt.Errorf("server %q: no backup ends before %q on its timeline; name a backup by its label or choose a later target: %w",
-		m.repo.Server(), m.Target, repo.ErrNoBackup)
+	return repo.Backup{}, &TargetError{Server: m.repo.Server(), Target: m.Target, Err: repo.ErrNoBackup,
+		Why: fmt.Sprintf("no backup ends before %q on its timeline; name a backup by its label or choose a later target", m.Target)}
 }
 
 // selects reports whether the target decides which backup to take.
@@ -157,17 +200,21 @@ func (m *planner) followsLatest() bool {
 // reach returns the history to follow from a backup to the target. It is a
 // [*TargetError] when that does not lead there.
 func (m *planner) reach(ctx context.Context, s repo.Summary) (pg.History, error) {
-	t := m.Target
-	if t.Kind == TargetLSN && s.End > t.LSN {
-		return pg.History{}, m.unreachable(s, "it ends at %s, after the target: choose an older backup", s.End)
-	}
-	if t.Kind == TargetTime && s.StoppedAt.After(t.Time) {
+	if m.afterTarget(s) {
+		if m.Target.Kind == TargetLSN {
+			return pg.History{}, m.unreachable(s, "it ends at %s, after the target: choose an older backup", s.End)
+		}
 		return pg.History{}, m.unreachable(s, "it ended at %s, after the target: choose an older backup", s.StoppedAt.Format("2006-01-02 15:04:05Z07:00"))
 	}
+	return m.follow(ctx, s)
+}
+
+// follow returns the history that leads on from a backup as the target says.
+func (m *planner) follow(ctx context.Context, s repo.Summary) (pg.History, error) {
 	if m.followsLatest() {
 		return m.found.latest(ctx, s)
 	}
-	tli := t.Timeline
+	tli := m.Target.Timeline
 	if tli == 0 {
 		tli = s.EndTLI
 	}
@@ -197,14 +244,14 @@ func (m *planner) objects(ctx context.Context) error {
 	if s.Logical < 0 {
 		return fmt.Errorf("backup %s claims %d bytes", s.Label, s.Logical)
 	}
-	have := map[string]bool{}
+	have := map[string]int64{}
 	for _, prefix := range []string{"pack", "backup/" + string(s.Label)} {
 		objects, err := m.repo.Engine().List(ctx, prefix)
 		if err != nil {
 			return err
 		}
 		for _, o := range objects {
-			have[repo.PackOf(o.Name)] = true
+			have[repo.PackOf(o.Name)] = o.Size
 		}
 	}
 	needs := []string{repo.PostgresManifestName(s.Label)}
@@ -212,15 +259,25 @@ func (m *planner) objects(ctx context.Context) error {
 		needs = append(needs, p.Name)
 	}
 	for _, name := range needs {
-		if !have[name] {
+		size, ok := have[name]
+		if !ok {
 			return &MissingError{Server: m.repo.Server(), Label: s.Label, Object: name}
 		}
+		m.plan.ReadBytes += size
 	}
 	return nil
 }
 
-// wal decides which segments recovery needs and refuses holes.
-func (m *planner) wal(context.Context) error {
+// wal decides which segments recovery needs, and refuses holes and targets that they do not hold.
+func (m *planner) wal(ctx context.Context) error {
+	if err := m.way(); err != nil {
+		return err
+	}
+	return m.occurs(ctx)
+}
+
+// way finds the segments on the way to the target.
+func (m *planner) way() error {
 	s, t := m.plan.Backup, m.Target
 	if s.End <= s.Start {
 		return fmt.Errorf("backup %s ends at %s, before its start at %s", s.Label, s.End, s.Start)
@@ -232,6 +289,10 @@ func (m *planner) wal(context.Context) error {
 		if to = last + recordReach; to < last { // past the largest LSN
 			to = 0
 		}
+	case t.Kind == TargetImmediate:
+		// PostgreSQL may see that it is consistent only when it looks for the next
+		// record, and complains when there is none. One begins in every segment.
+		to = m.found.size.Start(s.End-1) + 2*pg.LSN(m.found.size)
 	case !t.toTheEnd():
 		to = s.End
 	}
@@ -239,8 +300,9 @@ func (m *planner) wal(context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.plan.Needed, m.plan.WALStart, m.plan.WALEnd = segments, s.Start, end
 	if gap != nil && (t.toTheEnd() || gap.from <= last) {
-		return m.refuseHole(gap)
+		return errors.Join(m.holes(gap, to), m.refuseHole(gap))
 	}
 	if end < s.End {
 		return m.refuseHole(&hole{m.plan.follows.At(end), end, s.End})
@@ -248,20 +310,26 @@ func (m *planner) wal(context.Context) error {
 	if end <= last {
 		return m.unreachable(s, "archived WAL of timeline %d ends at %s: wait until more has arrived, or restore to \"latest\"", m.plan.Timeline, end)
 	}
-	m.plan.Segments, m.plan.WALStart, m.plan.WALEnd = segments, s.Start, end
-	m.plan.WALBytes = int64(len(segments)) * int64(s.SegmentSize)
 	return nil
+}
+
+// holes notes all gaps on the way, of which the first is known.
+func (m *planner) holes(gap *hole, to pg.LSN) (err error) {
+	for gap != nil && err == nil {
+		m.plan.Holes = append(m.plan.Holes, RecordedHole{gap.timeline, gap.from, gap.to})
+		if to != 0 && gap.to >= to {
+			return nil
+		}
+		_, _, gap, err = m.found.walk(m.plan.follows, gap.to, to)
+	}
+	return err
 }
 
 func (m *planner) refuseHole(h *hole) error {
 	s := m.plan.Backup
 	e := &HoleError{Server: m.repo.Server(), Label: s.Label, Timeline: h.timeline, From: h.from, To: h.to}
 	if h.from >= s.End {
-		e.Nearest = "immediate"
-		// A record begins in every segment, so that its start can be reached.
-		if last := m.found.size.Start(h.from - 1); last >= s.End {
-			e.Nearest = "lsn=" + last.String()
-		}
+		e.Nearest = lastPosition(m.found.size, s, h.from)
 	}
 	return e
 }
@@ -275,55 +343,6 @@ func (m *planner) history(context.Context) error {
 		if begins || m.plan.follows.Contains(tli) {
 			m.plan.Histories = append(m.plan.Histories, tli)
 		}
-	}
-	return nil
-}
-
-// directories names the directories and looks at what is there.
-func (m *planner) directories(context.Context) error {
-	s := m.plan.Backup
-	name := m.repo.Server() + "-" + string(s.Label)
-	if name != filepath.Base(name) {
-		return fmt.Errorf("server %q: its name cannot be part of a directory's name", m.repo.Server())
-	}
-	dir, err := filepath.Abs(m.Directory)
-	if err != nil || m.Directory == "" {
-		return errors.Join(err, fmt.Errorf("restore: %q is no directory to restore into", m.Directory))
-	}
-	m.plan.Directory = filepath.Join(dir, name)
-	seen := map[string]bool{}
-	for _, ts := range s.Tablespaces {
-		path := filepath.Join(dir, name+"-tblspc_"+directoryName(ts))
-		if ts.OID == 0 || seen[path] {
-			return fmt.Errorf("backup %s lists tablespace %d, %q twice or without a number", s.Label, ts.OID, ts.Name)
-		}
-		seen[path] = true
-		m.plan.Tablespaces = append(m.plan.Tablespaces, Tablespace{ts, path})
-	}
-	m.plan.Interrupted, err = inspect(m.plan)
-	return err
-}
-
-// directoryName is the tablespace's name, or its OID when that cannot be the end
-// of a file name.
-func directoryName(ts repo.Tablespace) string {
-	control := func(r rune) bool { return r < ' ' || r == 0x7F || r == '/' }
-	if ts.Name == "" || len(ts.Name) > 128 || strings.ContainsFunc(ts.Name, control) {
-		return strconv.FormatUint(uint64(ts.OID), 10)
-	}
-	return ts.Name
-}
-
-// space compares the bytes to write, and one percent for directories and
-// metadata, with what is free.
-func (m *planner) space(context.Context) error {
-	free, err := freeSpace(m.plan)
-	if err != nil {
-		return err
-	}
-	m.plan.Free = free
-	if need := m.plan.Bytes() + m.plan.Bytes()/100; need > free || need < 0 {
-		return &SpaceError{Path: m.plan.Directory, Need: need, Free: free}
 	}
 	return nil
 }

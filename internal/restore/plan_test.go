@@ -74,7 +74,7 @@ func TestPlanChoosesBackupTimelineAndWAL(t *testing.T) {
 		{"none", second, "", second, 1, span(1, 6, 7), 8 * mib, nil, ""},
 		{"newest", "newest", "", third, 2, span(2, 11, 11), 12 * mib, []pg.Timeline{2}, ""},
 		{"oldest", "oldest", "", first, 1, span(1, 3, 3), 4 * mib, nil, ""},
-		{"immediate", first, "current", first, 1, span(1, 3, 3), 4 * mib, []pg.Timeline{2}, recoverySignal},
+		{"immediate, with a record after it", first, "current", first, 1, span(1, 3, 4), 5 * mib, []pg.Timeline{2}, recoverySignal},
 		{"latest follows the switch and takes the partial one", second, "latest", second, 2,
 			slices.Concat(span(1, 6, 8), span(2, 9, 14)), 14*mib + mib/2, []pg.Timeline{2}, recoverySignal},
 		{"latest of the branch that was left", second, "timeline=current", second, 1, span(1, 6, 12), 13 * mib, []pg.Timeline{2}, recoverySignal},

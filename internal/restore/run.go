@@ -13,23 +13,33 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
 // RunOptions tell how to run a plan.
 type RunOptions struct {
-	Workers int // 0 = one per CPU
-	// Progress is told phases, and bytes of the current one. Calls do not overlap.
+	Workers int   // 0 = one per CPU
+	MaxRate int64 // of what is written and, over what is there, compared, in bytes per second; 0 = unlimited
+	// Progress is told the phase, and how many of all bytes are done. Calls do not overlap.
 	Progress func(phase string, done, total int64)
 	Log      *slog.Logger
+	Stats    *Stats      // filled in when not nil
+	Planned  func(*Plan) // called by [Do] before it runs a plan
 
 	op func(kind, path string) error // see tree
+}
+
+// Stats tell what a restore did to the backup's files. Sizes are bytes.
+type Stats struct {
+	Read    int64 // stored bytes of frames, from the repository
+	Written int64 // plain bytes, to the target
 }
 
 // Run restores. The caller holds [repo.Repository.Lock], so that nothing the
 // plan needs is deleted and no other restore writes to the same directory.
 //
-// On an error everything that was written is removed; nothing that was there
-// before ever is.
+// On an error everything that was written is removed. A restore over an interrupted
+// one or over a data directory leaves what there is then, and the marker with it.
 func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -40,7 +50,10 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	if o.op == nil {
 		o.op = func(string, string) error { return nil }
 	}
-	j := &job{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}}}
+	j := &runner{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}}}
+	if o.MaxRate > 0 {
+		j.pace = storage.NewBucket(o.MaxRate)
+	}
 	defer j.tree.close()
 	started := time.Now()
 	if err := j.run(ctx); err != nil {
@@ -49,19 +62,25 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 		}
 		return fmt.Errorf("restore backup %s of server %q: %w", p.Backup.Label, p.Server, err)
 	}
-	o.Log.Info("restored", "label", p.Backup.Label, "directory", p.Directory, "bytes", p.Bytes(), "elapsed", time.Since(started))
+	if !j.tree.over && o.MaxRate == 0 {
+		recordSpeed(p.repo, speed{Label: p.Backup.Label, Bytes: p.Bytes(), Elapsed: time.Since(started), Finished: time.Now()})
+	}
+	o.Log.Info("restored", "label", p.Backup.Label, "directory", p.Directory, "bytes", p.Bytes(), "read", j.stats.Read, "written", j.stats.Written, "elapsed", time.Since(started))
 	return nil
 }
 
-type job struct {
+type runner struct {
 	RunOptions
 	plan *Plan
 	tree *tree
+	pace *storage.Bucket // nil for as fast as possible
+
+	stats Stats // once the files are written
 
 	mu sync.Mutex // held during calls of Progress
 }
 
-func (j *job) progress(phase string, done, total int64) {
+func (j *runner) progress(phase string, done, total int64) {
 	if j.Progress == nil {
 		return
 	}
@@ -70,13 +89,24 @@ func (j *job) progress(phase string, done, total int64) {
 	j.Progress(phase, done, total)
 }
 
-func (j *job) run(ctx context.Context) error {
+// spend waits until n bytes more are within the rate.
+func (j *runner) spend(ctx context.Context, n int) error {
+	if j.pace == nil {
+		return nil
+	}
+	return j.pace.Take(ctx, n)
+}
+
+func (j *runner) run(ctx context.Context) error {
 	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = m.Close() }()
 	if err := j.tree.open(); err != nil {
+		return err
+	}
+	if err := j.prune(ctx, m); err != nil {
 		return err
 	}
 	content, modified, sums, err := j.files(ctx, m)
@@ -92,6 +122,9 @@ func (j *job) run(ctx context.Context) error {
 	if err := j.configure(); err != nil {
 		return err
 	}
+	if err := j.tree.ownAll(); err != nil {
+		return err
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -102,27 +135,45 @@ func (j *job) run(ctx context.Context) error {
 	return j.tree.seal(content, modified)
 }
 
+// prune removes what is there and does not belong to the backup.
+func (j *runner) prune(ctx context.Context, m *repo.Manifest) error {
+	if !j.tree.over {
+		return nil
+	}
+	j.progress("Compare", 0, 0)
+	keep, err := namesOf(m)
+	if err != nil {
+		return err
+	}
+	return j.tree.prune(ctx, keep)
+}
+
 // openPacks is how many packs of a backup are open at once: data that changes here and
 // there lies in many.
 const openPacks = 64
 
 // files writes the backup's files and returns what to write last of all, and the
 // checksums that the manifest does not know.
-func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, sums []string, err error) {
+func (j *runner) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, sums []string, err error) {
 	var mu sync.Mutex
 	done := int64(0)
-	w := &files{tree: j.tree, manifest: m, workers: j.Workers, packs: j.plan.repo.PackSet(m.Packs, j.Workers+openPacks),
+	w := &files{tree: j.tree, manifest: m, workers: j.Workers, spend: j.spend, packs: j.plan.repo.PackSet(m.Packs, j.Workers+openPacks),
 		wrote: func(n int64) {
 			mu.Lock()
 			defer mu.Unlock()
 			done += n
-			j.progress("Restore", done, j.plan.FileBytes)
+			j.progress("Restore", done, j.plan.Bytes())
 		}}
 	defer w.packs.Close()
 	if w.packs.Printer, err = j.plan.repo.Printer(ctx); err != nil {
 		j.Log.Warn("frames are checked by their SHA-256 instead of their prints", "err", err)
 	}
-	if err := w.run(ctx); err != nil {
+	err = w.run(ctx)
+	j.stats = w.stats
+	if j.Stats != nil {
+		*j.Stats = w.stats
+	}
+	if err != nil {
 		return nil, time.Time{}, nil, err
 	}
 	content, err = w.content(ctx, w.control)
@@ -131,7 +182,7 @@ func (j *job) files(ctx context.Context, m *repo.Manifest) (content []byte, modi
 }
 
 // configure writes recovery settings and the signal file.
-func (j *job) configure() error {
+func (j *runner) configure() error {
 	content, err := j.tree.data.ReadFile(autoConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -158,7 +209,7 @@ func (j *job) configure() error {
 
 // warn points out settings of postgresql.conf, which is left as it was, that
 // contradict the plan's.
-func (j *job) warn() {
+func (j *runner) warn() {
 	content, err := j.tree.data.ReadFile("postgresql.conf")
 	if err != nil || j.plan.Signal == "" {
 		return

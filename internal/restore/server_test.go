@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -197,6 +198,28 @@ func TestRestoreToEveryKindOfTarget(t *testing.T) {
 			{"xid=" + xid, "0 1 2 3 4 5"},
 			{"xid=" + xid + ",inclusive=off", "0 1 2 3 4"},
 			{"latest", "0 1 2 3 4 5 6"},
+		}
+		for position, want := range map[string]string{
+			"time=" + s.QueryString(t, strings.Replace(now, "clock_timestamp()", "(clock_timestamp() + interval '1 hour')", 1)): "the last transaction",
+			"xid=4000000000":   "not in the archived WAL",
+			"xid=3":            "not in the archived WAL",
+			"name=never made":  "not in the archived WAL",
+			"name=before 4":    "",
+			"xid=" + xid:       "",
+			"time=" + at:       "",
+			"lsn=FFF/FFFFFFFF": "archived WAL of timeline 1 ends",
+		} {
+			target, err := ParsePosition(position)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = MakePlan(context.Background(), b.repo, Options{Backup: label, Target: target, Directory: t.TempDir()})
+			var refused *TargetError
+			switch {
+			case want == "" && err == nil:
+			case want == "" || !errors.As(err, &refused) || !strings.Contains(err.Error(), want) || refused.Before != (Point{repo.Label(label), "latest"}):
+				t.Errorf("plan for %q: %v; want a refusal with %q that offers latest", position, err, want)
+			}
 		}
 		for _, tt := range tests {
 			restored, _ := b.restore(Options{Backup: label}, tt.position)

@@ -49,7 +49,7 @@ func (m *planner) settings(context.Context) error {
 		add("primary_slot_name", m.PrimarySlot)
 	}
 	if m.plan.Signal != "" {
-		add("restore_command", "false")
+		add("restore_command", m.restoreCommand())
 		add("recovery_target_timeline", m.targetTimeline())
 	}
 	switch t.Kind {
@@ -74,6 +74,15 @@ func (m *planner) settings(context.Context) error {
 	return m.checkSettings()
 }
 
+// restoreCommand is what delivers WAL that is not in pg_wal. Archive recovery does
+// not begin without any.
+func (m *planner) restoreCommand() string {
+	if m.plan.Supply == CommandSupply {
+		return m.Command.line(m.repo.Server())
+	}
+	return "false"
+}
+
 // targetTimeline is the timeline of the plan. A standby that was given none has
 // to go on following its primary when that changes.
 func (m *planner) targetTimeline() string {
@@ -81,6 +90,15 @@ func (m *planner) targetTimeline() string {
 		return "latest"
 	}
 	return strconv.FormatUint(uint64(m.plan.Timeline), 10)
+}
+
+// Conninfo is how a restored replica of a server reaches it. The password belongs in the
+// replica's own password file.
+func Conninfo(server, host string, port int, user string) string {
+	quote := func(s string) string {
+		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+	}
+	return fmt.Sprintf("host=%s port=%d user=%s application_name=%s", quote(host), port, quote(user), quote(server+"_replica"))
 }
 
 func (m *planner) checkSettings() error {
@@ -155,7 +173,7 @@ func rewriteConf(content []byte, p *Plan) []byte {
 		out.WriteByte('\n')
 	}
 	fmt.Fprintf(&out, "\n# Begin of recovery settings, written when backup %s was restored.\n", p.Backup.Label)
-	if p.Signal != "" {
+	if p.Signal != "" && p.Supply != CommandSupply {
 		out.WriteString("# All archived WAL that is needed lies in pg_wal, so restore_command has nothing to fetch.\n")
 	}
 	for _, s := range p.Settings {

@@ -14,7 +14,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 )
 
-// A tree is the target directory with its tablespaces while they are written.
+// A tree is the target directory with what lies beside it while they are written.
 // Every change of the disk goes through it. Names are confined by [os.Root].
 // It is safe for concurrent use once it is open.
 type tree struct {
@@ -24,38 +24,51 @@ type tree struct {
 	op     func(kind, path string) error
 	data   *os.Root
 	spaces map[string]*os.Root // by OID in decimal
+	wal    *os.Root            // nil when pg_wal is part of data
 	made   []string            // directories that did not exist before
 
-	interrupted bool // there were leftovers of an earlier restore
-	sealed      bool // global/pg_control has taken the marker's place
+	over   bool // files of an earlier restore or of a server may be there
+	sealed bool // global/pg_control has taken the marker's place
 }
 
 // open makes and marks the directories. On an error the caller still calls
 // discard and close.
 func (t *tree) open() (err error) {
-	if t.interrupted, err = inspect(t.plan); err != nil {
+	// Something may have happened since the plan was made.
+	if err = inspect(t.plan, t.plan.Existing); err != nil {
 		return err
 	}
+	t.over = t.plan.over()
 	if t.data, err = t.root(t.plan.Directory); err != nil {
 		return err
 	}
-	if t.interrupted {
-		err = t.clear(t.data, marker)
-	} else {
-		err = t.mark()
-	}
-	if err != nil {
+	if err = t.begin(); err != nil {
 		return err
 	}
 	if err := t.mkdir("pg_tblspc"); err != nil {
 		return err
 	}
 	for _, ts := range t.plan.Tablespaces {
-		if err := t.openSpace(ts); err != nil {
+		oid := strconv.FormatUint(uint64(ts.OID), 10)
+		if t.spaces[oid], err = t.beside("pg_tblspc/"+oid, ts.Directory, ts.link); err != nil {
 			return err
 		}
 	}
-	return nil
+	if dir := t.plan.WALDirectory; dir != "" {
+		t.wal, err = t.beside(walDirectory, dir, dir)
+	}
+	return err
+}
+
+// begin leaves the directory with the marker and without global/pg_control.
+func (t *tree) begin() error {
+	switch {
+	case has(t.plan.Directory, control):
+		return t.unseal()
+	case has(t.plan.Directory, marker):
+		return nil
+	}
+	return t.mark()
 }
 
 // root makes a directory if it is missing and opens it.
@@ -90,25 +103,44 @@ func (t *tree) mark() error {
 	return t.syncDir(t.plan.Directory)
 }
 
-// openSpace makes the directory of a tablespace and the link to it. What an
-// interrupted restore left in it goes: the marker was made while it was empty.
-func (t *tree) openSpace(ts Tablespace) error {
-	r, err := t.root(ts.Directory)
-	if err != nil {
+// unseal turns a data directory into one that is being restored, in one step: its
+// global/pg_control becomes the marker. From now on no server starts on it.
+func (t *tree) unseal() error {
+	if err := t.rename(control, marker); err != nil {
 		return err
 	}
-	oid := strconv.FormatUint(uint64(ts.OID), 10)
-	t.spaces[oid] = r
-	if t.interrupted {
-		if err := t.clear(r, ""); err != nil {
-			return err
+	if err := t.syncDir(filepath.Join(t.plan.Directory, path.Dir(control))); err != nil {
+		return err
+	}
+	return t.syncDir(t.plan.Directory)
+}
+
+// beside makes a directory outside of the data directory and the link to it.
+func (t *tree) beside(name, dir, link string) (*os.Root, error) {
+	r, err := t.root(dir)
+	if err != nil {
+		return nil, err
+	}
+	if t.over {
+		if to, err := t.data.Readlink(name); err == nil && to == link {
+			return r, nil
+		}
+		if err := t.removeAll(t.data, name); err != nil {
+			return r, err
 		}
 	}
-	link := "pg_tblspc/" + oid
-	if err := t.op("symlink", link); err != nil {
+	if err := t.op("symlink", name); err != nil {
+		return r, err
+	}
+	return r, t.data.Symlink(link, name)
+}
+
+// removeAll removes a name of a root and everything below it.
+func (t *tree) removeAll(r *os.Root, name string) error {
+	if err := t.op("remove", name); err != nil {
 		return err
 	}
-	return t.data.Symlink("../../"+filepath.Base(ts.Directory), link)
+	return r.RemoveAll(name)
 }
 
 // clear removes everything in a root but the name keep.
@@ -121,10 +153,7 @@ func (t *tree) clear(r *os.Root, keep string) error {
 		if e.Name() == keep {
 			continue
 		}
-		if err := t.op("remove", e.Name()); err != nil {
-			return err
-		}
-		if err := r.RemoveAll(e.Name()); err != nil {
+		if err := t.removeAll(r, e.Name()); err != nil {
 			return err
 		}
 	}
@@ -137,6 +166,12 @@ func (t *tree) locate(name string) (*os.Root, string, error) {
 	if name == "." || name != path.Clean(name) || !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
 		return nil, "", fmt.Errorf("the manifest lists a file named %q: refused", name)
 	}
+	if name == marker || name == freshControl {
+		return nil, "", fmt.Errorf("the manifest lists %q, which is ours: refused", name)
+	}
+	if below, ok := strings.CutPrefix(name, walDirectory+"/"); ok && t.wal != nil {
+		return t.wal, below, nil
+	}
 	if rest, ok := strings.CutPrefix(name, "pg_tblspc/"); ok {
 		oid, below, inside := strings.Cut(rest, "/")
 		if r := t.spaces[oid]; r != nil && inside {
@@ -146,17 +181,30 @@ func (t *tree) locate(name string) (*os.Root, string, error) {
 	return t.data, name, nil
 }
 
-// isLink reports whether a path of the manifest is the link to a tablespace,
+// isLink reports whether a path of the manifest is the link to a directory beside,
 // which exists already and leads elsewhere than on the server.
 func (t *tree) isLink(name string) bool {
+	if name == walDirectory {
+		return t.wal != nil
+	}
 	oid, ok := strings.CutPrefix(name, "pg_tblspc/")
 	return ok && t.spaces[oid] != nil
 }
 
 func (t *tree) mkdir(name string) error {
+	if t.isLink(name) {
+		return nil
+	}
 	r, below, err := t.locate(name)
 	if err != nil {
 		return err
+	}
+	if t.over {
+		if info, err := r.Lstat(below); err == nil && !info.IsDir() {
+			if err := t.removeAll(r, below); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.op("mkdir", name); err != nil {
 		return err
@@ -180,13 +228,16 @@ func (t *tree) create(r *os.Root, name string, mode fs.FileMode) (*os.File, erro
 	return f, err
 }
 
-// write makes a file of the data directory with the given content, replacing one
-// that is there.
+// write makes a file with the given content, replacing one that is there.
 func (t *tree) write(name string, content []byte) error {
+	r, below, err := t.locate(name)
+	if err != nil {
+		return err
+	}
 	if err := t.op("write", name); err != nil {
 		return err
 	}
-	return t.data.WriteFile(name, content, 0o600)
+	return r.WriteFile(below, content, 0o600)
 }
 
 // remove removes a file of the data directory if it is there.
@@ -224,12 +275,11 @@ func (t *tree) sync() error {
 // marker's place, then the marker is renamed. Each step is atomic, so that at
 // every moment one of the two exists and never both.
 func (t *tree) seal(content []byte, modified time.Time) error {
-	const fresh = marker + ".new"
-	f, err := t.create(t.data, fresh, 0o600)
+	f, err := t.create(t.data, freshControl, 0o600)
 	if err != nil {
 		return err
 	}
-	if err = t.op("write", fresh); err == nil {
+	if err = t.op("write", freshControl); err == nil {
 		_, err = f.Write(content)
 	}
 	if err == nil {
@@ -238,10 +288,13 @@ func (t *tree) seal(content []byte, modified time.Time) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := t.data.Chtimes(fresh, modified, modified); err != nil {
+	if err := t.data.Chtimes(freshControl, modified, modified); err != nil {
 		return err
 	}
-	if err := t.rename(fresh, marker); err != nil {
+	if err := t.own(t.data, freshControl); err != nil {
+		return err
+	}
+	if err := t.rename(freshControl, marker); err != nil {
 		return err
 	}
 	if err := t.syncDir(t.plan.Directory); err != nil {
@@ -264,10 +317,53 @@ func (t *tree) rename(from, to string) error {
 	return t.data.Rename(from, to)
 }
 
-// discard removes what was written, as far as it can; the marker goes last.
+// own gives a name of a root to the owner of the plan, if that has one.
+func (t *tree) own(r *os.Root, name string) error {
+	o := t.plan.Owner
+	if o == nil {
+		return nil
+	}
+	return r.Lchown(name, o.UID, o.GID)
+}
+
+// ownAll gives everything that was written to the owner of the plan.
+func (t *tree) ownAll() error {
+	if t.plan.Owner == nil {
+		return nil
+	}
+	for _, r := range t.all() {
+		if err := t.op("chown", r.Name()); err != nil {
+			return err
+		}
+		if err := fs.WalkDir(r.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, t.own(r, name))
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all returns the roots that are open, that of the data directory last.
+func (t *tree) all() []*os.Root {
+	var list []*os.Root
+	for _, r := range t.spaces {
+		if r != nil {
+			list = append(list, r)
+		}
+	}
+	for _, r := range []*os.Root{t.wal, t.data} {
+		if r != nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// discard removes what was written, as far as it can; the marker goes last. What was
+// there before the restore stays, with the marker: the next restore goes on from it.
 func (t *tree) discard() error {
-	// Without the marker nobody would know later whose the rest is.
-	if t.data == nil || t.interrupted && len(t.spaces) < len(t.plan.Tablespaces) {
+	if t.data == nil {
 		return nil
 	}
 	if t.sealed {
@@ -275,13 +371,17 @@ func (t *tree) discard() error {
 			return err
 		}
 	}
-	for _, r := range t.spaces {
-		if err := t.clear(r, ""); err != nil {
+	if t.over {
+		return nil
+	}
+	for _, r := range t.all() {
+		keep := ""
+		if r == t.data {
+			keep = marker
+		}
+		if err := t.clear(r, keep); err != nil {
 			return err
 		}
-	}
-	if err := t.clear(t.data, marker); err != nil {
-		return err
 	}
 	if err := t.remove(marker); err != nil {
 		return err
@@ -298,10 +398,7 @@ func (t *tree) discard() error {
 }
 
 func (t *tree) close() {
-	for _, r := range t.spaces {
+	for _, r := range t.all() {
 		_ = r.Close()
-	}
-	if t.data != nil {
-		_ = t.data.Close()
 	}
 }

@@ -13,12 +13,13 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 const walDirectory, statusDirectory = "pg_wal", "pg_wal/archive_status"
 
 // wal writes the plan's segments and histories to pg_wal.
-func (j *job) wal(ctx context.Context) error {
+func (j *runner) wal(ctx context.Context) error {
 	for _, dir := range []string{walDirectory, statusDirectory} {
 		if err := j.tree.mkdir(dir); err != nil {
 			return err
@@ -37,14 +38,14 @@ func (j *job) wal(ctx context.Context) error {
 			if err := j.segment(ctx, s); err != nil {
 				return fmt.Errorf("WAL segment %s: %w", s.Name, err)
 			}
-			j.progress("WAL", done.Add(int64(j.plan.Backup.SegmentSize)), j.plan.WALBytes)
+			j.progress("WAL", j.plan.FileBytes+done.Add(int64(j.plan.Backup.SegmentSize)), j.plan.Bytes())
 			return nil
 		})
 	}
 	return g.Wait()
 }
 
-func (j *job) timeline(ctx context.Context, tli pg.Timeline) error {
+func (j *runner) timeline(ctx context.Context, tli pg.Timeline) error {
 	content, err := j.plan.repo.HistoryContent(ctx, tli)
 	if err != nil {
 		return err
@@ -58,24 +59,27 @@ func (j *job) timeline(ctx context.Context, tli pg.Timeline) error {
 
 // archived tells a server with archive_mode on that a file of pg_wal came from an
 // archive and need not go there again.
-func (j *job) archived(name string) error {
+func (j *runner) archived(name string) error {
 	return j.tree.write(statusDirectory+"/"+name+".done", nil)
 }
 
-// segment writes one segment. While the plan was waiting it may have moved from
-// the receive directory to the store, so both are asked until one has it.
-func (j *job) segment(ctx context.Context, s Segment) error {
+// segment writes one segment.
+func (j *runner) segment(ctx context.Context, s Segment) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	out, err := j.tree.create(j.tree.data, walDirectory+"/"+s.Name, 0o600)
+	root, name, err := j.tree.locate(walDirectory + "/" + s.Name)
+	if err != nil {
+		return err
+	}
+	out, err := j.tree.create(root, name, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := j.tree.op("write", out.Name()); err != nil {
 		return errors.Join(err, out.Close())
 	}
-	whole, err := j.fill(ctx, s, out)
+	whole, err := j.source().segment(ctx, s, out)
 	if err == nil {
 		err = j.cut(s, out)
 	}
@@ -85,36 +89,49 @@ func (j *job) segment(ctx context.Context, s Segment) error {
 	return j.archived(s.Name)
 }
 
-// fill copies the bytes of a segment and reports whether it was complete.
-func (j *job) fill(ctx context.Context, s Segment, out *os.File) (whole bool, err error) {
+// source reads segments at the rate of the restore.
+func (j *runner) source() walSource {
+	return walSource{repo: j.plan.repo, size: j.plan.Backup.SegmentSize, spend: j.spend}
+}
+
+// A walSource reads segments of an archive, wherever they lie.
+type walSource struct {
+	repo  *repo.Repository
+	size  pg.SegmentSize
+	spend func(ctx context.Context, n int) error // nil for as fast as possible
+}
+
+// segment copies the bytes of a segment and reports whether it was complete. While the
+// plan was waiting it may have moved from the receive directory to the store, so both
+// are asked until one has it.
+func (w walSource) segment(ctx context.Context, s Segment, out io.Writer) (whole bool, err error) {
 	for range 3 {
-		err = j.stored(ctx, s, out)
+		err = w.stored(ctx, s, out)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return true, err
 		}
-		if err = j.received(ctx, s.Name, out); !errors.Is(err, fs.ErrNotExist) {
+		if err = w.received(ctx, s.Name, out); !errors.Is(err, fs.ErrNotExist) {
 			return true, err
 		}
-		if err = j.received(ctx, s.Name+partialSuffix, out); !errors.Is(err, fs.ErrNotExist) {
+		if err = w.received(ctx, s.Name+partialSuffix, out); !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
 	return false, err
 }
 
-func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
-	seg, err := j.plan.repo.OpenSegment(ctx, s.Name)
+func (w walSource) stored(ctx context.Context, s Segment, out io.Writer) error {
+	seg, err := w.repo.OpenSegment(ctx, s.Name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = seg.Close() }()
-	if seg.Plain() != int64(j.plan.Backup.SegmentSize) {
+	if seg.Plain() != int64(w.size) {
 		return &container.DamagedError{Object: seg.Name(), Frame: -1,
-			Err: fmt.Errorf("it has %d plain bytes, want %d", seg.Plain(), j.plan.Backup.SegmentSize)}
+			Err: fmt.Errorf("it has %d plain bytes, want %d", seg.Plain(), w.size)}
 	}
 	var scratch container.Scratch
 	defer scratch.Close()
-	at := int64(0)
 	for i := range seg.Frames() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -123,28 +140,40 @@ func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
 		if err != nil {
 			return err
 		}
-		if _, err := out.WriteAt(plain, at); err != nil {
+		if err := w.wait(ctx, len(plain)); err != nil {
 			return err
 		}
-		at += int64(len(plain))
+		if _, err := out.Write(plain); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // received copies a file of the receive directory.
-func (j *job) received(ctx context.Context, name string, out *os.File) error {
-	in, err := j.plan.repo.OpenReceived(ctx, name)
+func (w walSource) received(ctx context.Context, name string, out io.Writer) error {
+	in, err := w.repo.OpenReceived(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	_, err = io.Copy(io.NewOffsetWriter(out, 0), io.LimitReader(in, int64(j.plan.Backup.SegmentSize)))
+	if err := w.wait(ctx, int(w.size)); err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.LimitReader(in, int64(w.size)))
 	return err
+}
+
+func (w walSource) wait(ctx context.Context, n int) error {
+	if w.spend == nil {
+		return nil
+	}
+	return w.spend(ctx, n)
 }
 
 // cut replaces what lies past the end of a timeline by zeros and brings the file
 // to its full size. What arrived after the plan was made may stay.
-func (j *job) cut(s Segment, out *os.File) error {
+func (j *runner) cut(s Segment, out *os.File) error {
 	size := j.plan.Backup.SegmentSize
 	if left, _ := j.plan.follows.End(s.Timeline); left < s.Start+pg.LSN(size) {
 		if err := out.Truncate(int64(left - s.Start)); err != nil {

@@ -21,12 +21,12 @@ func NewLimit(e Engine, rate int64) Engine {
 	if rate <= 0 {
 		return e
 	}
-	return &limited{Engine: e, bucket: &bucket{rate: float64(rate), due: time.Now()}}
+	return &limited{Engine: e, bucket: NewBucket(rate)}
 }
 
 type limited struct {
 	Engine
-	bucket *bucket
+	bucket *Bucket
 }
 
 func (l *limited) Open(ctx context.Context, name string) (Object, error) {
@@ -53,7 +53,7 @@ func (l *limited) Stage(ctx context.Context, owner string) (Stage, error) {
 type limitedObject struct {
 	Object
 	ctx    context.Context // of Open, because io.ReaderAt takes none
-	bucket *bucket
+	bucket *Bucket
 }
 
 func (o *limitedObject) ReadAt(p []byte, at int64) (int, error) {
@@ -64,7 +64,7 @@ func (o *limitedObject) ReadAt(p []byte, at int64) (int, error) {
 
 type limitedStage struct {
 	Stage
-	bucket *bucket
+	bucket *Bucket
 }
 
 func (s *limitedStage) Create(ctx context.Context, name string) (Upload, error) {
@@ -78,27 +78,30 @@ func (s *limitedStage) Create(ctx context.Context, name string) (Upload, error) 
 type limitedUpload struct {
 	Upload
 	ctx    context.Context // of Create, because io.Writer takes none
-	bucket *bucket
+	bucket *Bucket
 }
 
 func (u *limitedUpload) Write(p []byte) (int, error) {
 	return u.bucket.pieces(u.ctx, p, func(piece []byte, _ int) (int, error) { return u.Upload.Write(piece) })
 }
 
-// A bucket hands out bytes at a rate. It is safe for concurrent use.
-type bucket struct {
+// A Bucket hands out bytes at a rate. It is safe for concurrent use.
+type Bucket struct {
 	rate float64 // bytes per second
 
 	mu  sync.Mutex
 	due time.Time // when all that was taken is paid for
 }
 
+// NewBucket returns one that hands out rate bytes per second, which is above 0.
+func NewBucket(rate int64) *Bucket { return &Bucket{rate: float64(rate), due: time.Now()} }
+
 // pieces transfers p piece by piece, each when its turn has come.
-func (b *bucket) pieces(ctx context.Context, p []byte, transfer func(piece []byte, done int) (int, error)) (int, error) {
+func (b *Bucket) pieces(ctx context.Context, p []byte, transfer func(piece []byte, done int) (int, error)) (int, error) {
 	done := 0
 	for {
 		piece := p[done:min(len(p), done+limitPiece)]
-		if err := b.take(ctx, len(piece)); err != nil {
+		if err := b.Take(ctx, len(piece)); err != nil {
 			return done, err
 		}
 		n, err := transfer(piece, done)
@@ -109,8 +112,8 @@ func (b *bucket) pieces(ctx context.Context, p []byte, transfer func(piece []byt
 	}
 }
 
-// take waits until what was taken before is paid for, and takes n bytes.
-func (b *bucket) take(ctx context.Context, n int) error {
+// Take waits until what was taken before is paid for, and takes n bytes.
+func (b *Bucket) Take(ctx context.Context, n int) error {
 	wait := b.reserve(time.Now(), n)
 	if wait <= 0 {
 		return nil
@@ -122,7 +125,7 @@ func (b *bucket) take(ctx context.Context, n int) error {
 	return nil
 }
 
-func (b *bucket) reserve(now time.Time, n int) (wait time.Duration) {
+func (b *Bucket) reserve(now time.Time, n int) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if earliest := now.Add(-limitBurst); b.due.Before(earliest) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -107,23 +106,23 @@ func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	if err != nil {
 		return nil, err
 	}
-	return described(*result.Backup), nil
+	return mgmt.DescribeBackup(*result.Backup), nil
 }
 
 func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	directory := req.Args.Text("Directory")
-	if !filepath.IsAbs(directory) {
-		return nil, &mgmt.Error{Code: mgmt.CodeRestoreNoBackup, Workflow: "restore", Err: fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", directory)}
-	}
-	result, err := h.job(v, job.Restore, job.Spec{Backup: req.Backup(), Position: req.Args.Text("Position"), Directory: directory})
+	spec, err := mgmt.RestoreSpec(req)
 	if err != nil {
 		return nil, err
 	}
-	resp := described(*result.Backup)
-	resp["Comments"] = ""
-	resp["Directory"] = result.Path
-	delete(resp, "Valid")
-	return resp, nil
+	result, err := h.job(v, job.Restore, job.Spec{Backup: req.Backup(), Restore: spec})
+	if err == nil {
+		return mgmt.AnswerRestore(result.Restore, spec.DryRun), nil
+	}
+	refused := protocolError(req, req.Command.String(), err)
+	if result.Restore != nil {
+		refused.Response = mgmt.AnswerRestore(result.Restore, spec.DryRun)
+	}
+	return nil, refused
 }
 
 func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -194,34 +193,10 @@ func (h handler) rehearse(_ context.Context, req *mgmt.Request, v *server) (mgmt
 	return mgmt.AnswerRehearsal(v.name, result.Backup.Label, result.Rehearsal)
 }
 
-// described are the members that backup, list and restore share.
-func described(s repo.Summary) mgmt.Response {
-	resp := mgmt.Response{
-		"Backup": string(s.Label), "BackupSize": s.Stored, "RestoreSize": s.Logical, "BiggestFileSize": s.Biggest,
-		"Compression": compressionCode(s.Codec), "Encryption": encryptionCode(s.Cipher), "Valid": 1,
-		"Incremental": s.Type == repo.Incremental, "IncrementalParent": string(s.Base),
-		"MajorVersion": s.PostgreSQL.Major(), "MinorVersion": s.PostgreSQL.Minor(),
-	}
-	if s.CorruptPages > 0 {
-		resp["CorruptPages"] = s.CorruptPages
-	}
-	return resp
-}
-
-func compressionCode(codec string) int {
-	codes := map[string]int{"gzip": 17, "zstd": 18, "lz4": 19, "bzip2": 20}
-	return codes[codec]
-}
-
-func encryptionCode(cipher string) int {
-	codes := map[string]config.Encryption{config.AES256.String(): config.AES256, config.AES192.String(): config.AES192, config.AES128.String(): config.AES128}
-	return int(codes[cipher])
-}
-
 // listed is a row of a listing. WAL is what was received since the backup began,
 // delta what lies between it and the one before.
 func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
-	d := described(b.Summary)
+	d := mgmt.DescribeBackup(b.Summary)
 	delete(d, "MajorVersion")
 	delete(d, "MinorVersion")
 	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), false, ""
@@ -277,7 +252,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 		return nil, protocolError(req, "info", err)
 	}
 	s := b.Summary
-	resp := described(s)
+	resp := mgmt.DescribeBackup(s)
 	tablespaces := []mgmt.Document{}
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})

@@ -165,7 +165,7 @@ func (s *Supervisor) cancelJobs() {
 }
 
 // protocolError gives a failure the code of the command.
-func protocolError(req *mgmt.Request, workflow string, err error) error {
+func protocolError(req *mgmt.Request, workflow string, err error) *mgmt.Error {
 	codes := req.Command.Codes()
 	e := &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
 	var busy *busyError

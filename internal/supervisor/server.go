@@ -139,7 +139,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		nice = 0 // WAL comes first
 	}
 	return job.Start{
-		Kind: kind, Server: v.name, ServerSlot: v.index, BaseDir: c.Main.BaseDir,
+		Kind: kind, Server: v.name, ServerSlot: v.index, Config: c.Path, BaseDir: c.Main.BaseDir,
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),

@@ -43,6 +43,40 @@ func (g *Getter) Get(ctx context.Context, file, target string) error {
 	return annotate(g.Server, file, g.get(ctx, file, target))
 }
 
+// Check reports whether a file could be delivered: that it is there, and that it can be
+// opened, for which a sealed one takes the master key. Errors are those of [Getter.Get].
+func (g *Getter) Check(ctx context.Context, file string) error {
+	return annotate(g.Server, file, g.check(ctx, file))
+}
+
+func (g *Getter) check(ctx context.Context, file string) error {
+	if _, ok := repo.WALObject(file); !ok {
+		return errors.New("not a name of a file of WAL: the arguments are SERVER %f")
+	}
+	a, err := openArchive(ctx, g.BaseDir, g.Server, g.MasterKey)
+	if err != nil {
+		return err
+	}
+	if !pg.IsSegmentName(file) {
+		_, err := a.small(ctx, file)
+		return err
+	}
+	_, object, err := a.openContainer(ctx, file)
+	if err == nil {
+		return object.Close()
+	}
+	for _, name := range []string{file, file + partialSuffix} {
+		if !errors.Is(err, ErrNotArchived) {
+			return err
+		}
+		var in *repo.Received
+		if in, err = a.openReceived(ctx, name); err == nil {
+			return in.Close()
+		}
+	}
+	return err
+}
+
 func (g *Getter) get(ctx context.Context, file, target string) error {
 	if _, ok := repo.WALObject(file); !ok {
 		return errors.New("not a name of a file of WAL: the arguments are SERVER %f %p")

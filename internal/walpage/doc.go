@@ -14,12 +14,14 @@
 // that carries the same magic, its own position and a timeline between that of
 // the page before and the segment's. Between pages in use there are no empty ones.
 //
-// Nothing here panics on outside input; memory is one page.
+// Nothing here panics on outside input; memory is one page, and for [Stops] what the
+// caller has.
 //
 // # Not guaranteed
 //
-// Records are not read. Their bytes are proved by the hashes of the container
-// that holds them, and by their own checksums when PostgreSQL reads them.
+// Of records [Stops] reads what a recovery can end at, and checks no checksum. Their bytes
+// are proved by the hashes of the container that holds them, and by their own
+// checksums when PostgreSQL reads them.
 //
 // See src/include/access/xlog_internal.h and PostgreSQL documentation, "WAL Internals".
 package walpage

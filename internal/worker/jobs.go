@@ -22,13 +22,15 @@ func (w *worker) job(ctx context.Context) job.Result {
 	started := time.Now()
 	result, err := w.locked(ctx)
 	if err != nil {
-		result = job.Result{Failure: failure(err)}
+		result = job.Result{Failure: failure(err), Restore: result.Restore}
 		w.log.Error("job failed", "job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond), "err", err)
 		return result
 	}
 	attrs := []any{"job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond)}
 	if result.Backup != nil {
 		attrs = append(attrs, "label", string(result.Backup.Label))
+	} else if r := result.Restore; r != nil && r.Backup != nil {
+		attrs = append(attrs, "label", string(r.Backup.Label))
 	}
 	w.log.Info("job done", attrs...)
 	return result
@@ -37,17 +39,15 @@ func (w *worker) job(ctx context.Context) job.Result {
 func failure(err error) *job.Failure {
 	f := &job.Failure{Class: job.Failed, Message: err.Error()}
 	var (
-		locked   *durable.LockedError
-		position *restore.PositionError
-		target   *restore.TargetError
-		base     *backup.BaseError
+		locked *durable.LockedError
+		base   *backup.BaseError
 	)
 	switch {
 	case errors.As(err, &locked):
 		f.Class = job.Busy
 	case errors.Is(err, repo.ErrNoBackup):
 		f.Class = job.NoBackup
-	case errors.As(err, &position), errors.As(err, &target):
+	case restore.IsRefusal(err):
 		f.Class = job.BadInput
 	case errors.As(err, &base):
 		f.Class = job.BadBase
