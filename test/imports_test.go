@@ -64,6 +64,7 @@ func places() map[string]place {
 		"internal/verify":   {row: 3, rows: below3},
 		"internal/walcheck": {row: 3, rows: below3},
 		"internal/walfile":  {row: 3, rows: below3},
+		"internal/foreign":  {row: 3, rows: below3},
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
@@ -88,6 +89,7 @@ func places() map[string]place {
 
 		// Not part of any program.
 		"test/pgtest": {row: 9},
+		"test/compat": {row: 9, also: []string{"test/pgtest"}},
 	}
 }
 

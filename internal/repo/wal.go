@@ -152,9 +152,14 @@ func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content 
 
 const historyLimit = 1 << 20
 
-// HistoryContent returns the stored history file of tli, byte for byte.
+// HistoryContent returns the stored history file of tli, byte for byte, or that of the
+// [Foreign] when we have none.
 func (r *Repository) HistoryContent(ctx context.Context, tli pg.Timeline) ([]byte, error) {
-	return r.ReadRecord(ctx, historyObject(tli), historyLimit)
+	b, err := r.ReadRecord(ctx, historyObject(tli), historyLimit)
+	if errors.Is(err, fs.ErrNotExist) && r.foreign != nil {
+		return r.foreign.History(ctx, tli)
+	}
+	return b, err
 }
 
 // History returns the history of tli. Timeline 1 needs no file.

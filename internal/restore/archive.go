@@ -51,8 +51,12 @@ func readArchive(ctx context.Context, r *repo.Repository) (*archive, error) {
 		}
 		a.histories = listing.Histories
 	}
+	err := a.withForeign(ctx)
+	if err != nil {
+		return nil, err
+	}
 	slices.Sort(a.histories)
-	var err error
+	a.histories = slices.Compact(a.histories)
 	a.holes, err = r.Holes(ctx)
 	return a, err
 }

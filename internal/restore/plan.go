@@ -32,6 +32,7 @@ type Options struct {
 type Plan struct {
 	Server      string
 	Backup      repo.Summary
+	Foreign     bool // another program made the backup
 	Target      Target
 	Timeline    pg.Timeline // timeline that is followed
 	Directory   string      // target directory, absolute
@@ -104,6 +105,7 @@ func (m *planner) choose(ctx context.Context) error {
 		return err
 	}
 	m.plan.Backup, m.plan.Timeline, m.found.size = b.Summary, m.plan.follows.Timeline, b.Summary.SegmentSize
+	m.plan.Foreign = b.Foreign
 	return nil
 }
 
@@ -187,6 +189,9 @@ func (m *planner) unreachable(s repo.Summary, format string, args ...any) error 
 
 // objects checks that everything the backup consists of exists.
 func (m *planner) objects(ctx context.Context) error {
+	if m.plan.Foreign {
+		return m.foreignObjects(ctx)
+	}
 	s := m.plan.Backup
 	manifest, err := m.repo.OpenManifest(ctx, s.Label)
 	if err != nil {

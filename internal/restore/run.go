@@ -41,7 +41,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 		o.op = func(string, string) error { return nil }
 	}
 	j := &job{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}}}
-	defer j.tree.close()
+	defer j.close()
 	started := time.Now()
 	if err := j.run(ctx); err != nil {
 		if cerr := j.tree.discard(); cerr != nil {
@@ -53,10 +53,20 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	return nil
 }
 
+// close closes what the run opened.
+func (j *job) close() {
+	j.tree.close()
+	if j.foreignTree != nil {
+		_ = j.foreignTree.Close()
+	}
+}
+
 type job struct {
 	RunOptions
 	plan *Plan
 	tree *tree
+
+	foreignTree repo.Tree // of a backup that another program made, else nil
 
 	mu sync.Mutex // held during calls of Progress
 }
@@ -71,19 +81,8 @@ func (j *job) progress(phase string, done, total int64) {
 }
 
 func (j *job) run(ctx context.Context) error {
-	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
+	final, err := j.data(ctx)
 	if err != nil {
-		return err
-	}
-	defer func() { _ = m.Close() }()
-	if err := j.tree.open(); err != nil {
-		return err
-	}
-	content, modified, sums, err := j.files(ctx, m)
-	if err != nil {
-		return err
-	}
-	if err := j.postgresManifest(ctx, m, sums); err != nil {
 		return err
 	}
 	if err := j.wal(ctx); err != nil {
@@ -99,7 +98,27 @@ func (j *job) run(ctx context.Context) error {
 	if err := j.tree.sync(); err != nil {
 		return err
 	}
-	return j.tree.seal(content, modified)
+	return j.tree.seal(final.content, final.modified)
+}
+
+// data writes everything of the backup but what comes last of all, which it returns.
+func (j *job) data(ctx context.Context) (l last, err error) {
+	if j.plan.Foreign {
+		return j.foreign(ctx)
+	}
+	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
+	if err != nil {
+		return l, err
+	}
+	defer func() { _ = m.Close() }()
+	if err := j.tree.open(); err != nil {
+		return l, err
+	}
+	content, modified, sums, err := j.files(ctx, m)
+	if err == nil {
+		err = j.postgresManifest(ctx, m, sums)
+	}
+	return last{content, modified}, err
 }
 
 // openPacks is how many packs of a backup are open at once: data that changes here and

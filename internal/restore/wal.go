@@ -99,7 +99,7 @@ func (j *job) fill(ctx context.Context, s Segment, out *os.File) (whole bool, er
 			return false, err
 		}
 	}
-	return false, err
+	return j.foreignSegment(ctx, s, out)
 }
 
 func (j *job) stored(ctx context.Context, s Segment, out *os.File) error {
