@@ -217,28 +217,38 @@ func TestLongChainOfIncrementalBackups(t *testing.T) {
 	})
 }
 
+// Recovery goes on from the backup over WAL of each codec, through the switch of timelines, into a
+// segment that was still being received.
 func TestWALBesideTheBackupIsReplayed(t *testing.T) {
 	t.Parallel()
 	major := pgtest.Newest(t)
-	for _, how := range []Storage{{"", 0}, {"", 128}, {"gz", 0}, {"zstd", 256}, {"lz4", 192}, {"bz2", 0}} {
+	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "64MB"}})
+	storages := []Storage{{"", 0}, {"", 128}, {"gz", 0}, {"zstd", 256}, {"lz4", 192}, {"bz2", 0}}
+	repositories := make([]*Repository, len(storages))
+	const label = "20261121090000"
+	first := s.QueryString(t, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+	for i, how := range storages {
+		repositories[i] = New(t, base(t), "primary")
+		repositories[i].Backup(t, s, label, "", how)
+	}
+	s.Exec(t, "CREATE TABLE later AS SELECT n, repeat('y', 200) AS fill FROM generate_series(1, 20000) n")
+	standby := s.Standby(t, "follower")
+	standby.CatchUp(t, s)
+	for i, how := range storages {
+		if n := len(repositories[i].Archive(t, s, first, how)); n < 4 {
+			t.Fatalf("only %d segments", n)
+		}
+	}
+	s.Stop(t, pgtest.Fast)
+	standby.Promote(t)
+	standby.Exec(t, "CREATE TABLE after_promotion AS SELECT 1 AS one")
+	for i, how := range storages {
+		repositories[i].Archive(t, standby, "000000020000000000000000", how)
+		repositories[i].Histories(t, standby)
+	}
+	for i, how := range storages {
 		t.Run(how.String(), func(t *testing.T) {
-			t.Parallel()
-			s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1})
-			r := New(t, base(t), "primary")
-			r.Backup(t, s, "20261121090000", "", how)
-			first := s.QueryString(t, "SELECT pg_walfile_name(pg_current_wal_lsn())")
-			s.Exec(t, "CREATE TABLE later AS SELECT n, repeat('y', 200) AS fill FROM generate_series(1, 20000) n")
-			standby := s.Standby(t, "follower")
-			standby.CatchUp(t, s)
-			s.Stop(t, pgtest.Fast)
-			standby.Promote(t)
-			standby.Exec(t, "CREATE TABLE after_promotion AS SELECT 1 AS one")
-			standby.Exec(t, "CHECKPOINT")
-			if n := len(r.Archive(t, standby, first, how)); n < 4 {
-				t.Fatalf("only %d segments", n)
-			}
-			r.Histories(t, standby)
-			pgtest.EqualContent(t, standby, r.restored(t, major, "20261121090000", "latest"))
+			pgtest.EqualContent(t, standby, repositories[i].restored(t, major, label, "latest"))
 		})
 	}
 }
