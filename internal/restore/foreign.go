@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ func (a *archive) withForeign(ctx context.Context) error {
 		a.whole[name] = true
 	}
 	for _, name := range w.Partial {
+		a.left[name] = !a.partial[name]
 		a.partial[name] = true
 	}
 	a.histories = append(a.histories, w.Histories...)
@@ -100,11 +102,14 @@ func (w *foreignFiles) run(ctx context.Context) error {
 	g.SetLimit(w.Workers)
 	files := 0
 	for f, err := range w.source.Files() {
-		if err == nil && ctx.Err() == nil {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
 			err = w.row(ctx, g, f, files)
 		}
-		if err != nil || ctx.Err() != nil {
-			return errors.Join(err, g.Wait())
+		if err != nil {
+			return cmp.Or(g.Wait(), err) // the first error is the cause of the other
 		}
 		if f.Kind == repo.Regular {
 			files++
@@ -222,37 +227,21 @@ func (j *job) foreignManifest(ctx context.Context, sums []string) error {
 		return err
 	}
 	if err = j.tree.op("write", f.Name()); err == nil {
-		if j.plan.Backup.Overlaid {
-			err = combinedManifest(in, f, j.foreignTree, sums)
-		} else {
-			_, err = io.Copy(f, in)
-		}
+		err = j.describeForeign(f, in, sums)
 	}
 	return errors.Join(err, f.Close())
 }
 
-func combinedManifest(in io.Reader, out io.Writer, t repo.Tree, sums []string) error {
-	sent := manifest.NewReader(in)
-	for _, err := range sent.Files() {
-		if err != nil {
-			return err
-		}
+func (j *job) describeForeign(out io.Writer, in io.Reader, sums []string) error {
+	if !j.plan.Backup.Overlaid {
+		_, err := io.Copy(out, in)
+		return err
 	}
-	w := manifest.NewWriter(out, sent.System)
-	for f, err := range t.Files() {
-		if err != nil {
-			return err
-		}
-		if f.Kind != repo.Regular {
-			continue
-		}
-		err := w.Add(manifest.File{Path: f.Path, Size: f.Size, Modified: f.ModTime.UTC().Format(manifest.TimeLayout), Algorithm: "CRC32C", Checksum: sums[0]})
-		if err != nil {
-			return err
-		}
-		sums = sums[1:]
+	sent, err := readSent(in)
+	if err != nil {
+		return err
 	}
-	return w.Finish(sent.Ranges)
+	return describe(out, sent, j.foreignTree.Files(), sums)
 }
 
 // foreignSegment copies a segment that another program keeps.

@@ -63,7 +63,7 @@ func (c *foreignChecker) files(ctx context.Context) error {
 	g.SetLimit(c.o.Workers)
 	for f, err := range c.tree.Files() {
 		if ctx.Err() != nil {
-			break
+			return errors.Join(g.Wait(), context.Cause(ctx))
 		}
 		if err != nil {
 			c.mu.Lock()

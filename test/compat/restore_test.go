@@ -222,7 +222,7 @@ func TestLongChainOfIncrementalBackups(t *testing.T) {
 func TestWALBesideTheBackupIsReplayed(t *testing.T) {
 	t.Parallel()
 	major := pgtest.Newest(t)
-	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "64MB"}})
+	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"wal_keep_size": "64MB", "autovacuum": "off"}})
 	storages := []Storage{{"", 0}, {"", 128}, {"gz", 0}, {"zstd", 256}, {"lz4", 192}, {"bz2", 0}}
 	repositories := make([]*Repository, len(storages))
 	const label = "20261121090000"
