@@ -171,6 +171,25 @@ func BenchmarkGCMReader(b *testing.B) {
 	}
 }
 
+func BenchmarkGCMOfTheLibrary(b *testing.B) {
+	const size = 16 << 20
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		b.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sealed, plain := aead.Seal(nil, make([]byte, nonceSize), make([]byte, size), nil), make([]byte, 0, size)
+	b.SetBytes(size)
+	for b.Loop() {
+		if _, err := aead.Open(plain, make([]byte, nonceSize), sealed, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func FuzzLZ4Reader(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 0})
 	f.Add([]byte{6, 0, 0, 0, 0x50, 'h', 'e', 'l', 'l', 'o', 9, 0, 0, 0, 0x01, 3, 0, 0x50, 'w', 'o', 'r', 'l', 'd'})

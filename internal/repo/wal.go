@@ -157,7 +157,7 @@ func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content 
 
 // takeHistory exchanges a history file of C pgmoneta for one of ours if the server sent the
 // same. Theirs have the names of our objects, if no digit is a letter, and end in a NUL, which
-// no server sends; they are never sealed.
+// no server sends; they are never sealed. After a crash in between the server sends it again.
 func (r *Repository) takeHistory(ctx context.Context, tli pg.Timeline, content []byte) (taken bool, err error) {
 	name := historyObject(tli)
 	have, err := storage.ReadAll(ctx, r.engine, name, historyLimit)

@@ -1,6 +1,7 @@
 package walfile
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -288,6 +289,7 @@ func (a *archive) small(ctx context.Context, file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	content = bytes.TrimRight(content, "\x00") // C pgmoneta ends histories so
 	if err := checkSmall(file, content); err != nil {
 		return nil, &container.DamagedError{Object: name, Frame: -1, Err: err}
 	}

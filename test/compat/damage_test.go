@@ -111,7 +111,11 @@ func TestDamageIsFoundAndNothingElseIsTouched(t *testing.T) {
 			whole.Backup(t, s, "20261121090000", "", how)
 			whole.Backup(t, s, damagedLabel, "", how)
 			whole.Link(t, damagedLabel, "20261121090000", how)
-			for _, d := range damages() {
+			for i, d := range damages() {
+				// What has nothing to do with how files are stored is done once.
+				if ofData := d.want == foreign.ErrDamaged && strings.HasPrefix(d.name, "file") || d.name == "bit flipped"; i > 0 && !ofData && how != (Storage{}) {
+					continue
+				}
 				t.Run(d.name, func(t *testing.T) {
 					r := whole.copied(t)
 					d.do(t, r.Path("backup/"+damagedLabel))

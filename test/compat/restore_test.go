@@ -114,7 +114,11 @@ func TestEveryCodecAndCipherIsRestored(t *testing.T) {
 		s.Exec(t, "CREATE TABLE here AS SELECT n, md5(n::text) AS sum FROM generate_series(1, 20000) n")
 		s.Exec(t, "CREATE TABLE there TABLESPACE fast AS SELECT n, repeat('x', n % 100) FROM generate_series(1, 5000) n")
 		s.Exec(t, "CREATE TABLE nothing ()")
-		for i, how := range storages() {
+		some := storages()
+		if major != pgtest.Newest(t) && len(some) < 20 {
+			some = []Storage{{"zstd", 256}, {"lz4", 0}}
+		}
+		for i, how := range some {
 			t.Run(how.String(), func(t *testing.T) {
 				r := New(t, base(t), "primary")
 				label := fmt.Sprintf("202611210900%02d", i)
