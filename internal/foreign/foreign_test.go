@@ -440,6 +440,18 @@ func TestDeleteRefusesParents(t *testing.T) {
 	}
 }
 
+func TestOpenRefusesBlocksThatAreCalledFull(t *testing.T) {
+	r := fixture(t)
+	const label = "START WAL LOCATION: 0/6000028 (file 000000010000000000000006)\nCHECKPOINT LOCATION: 0/6000060\nINCREMENTAL FROM LSN: 0/4000028\nINCREMENTAL FROM TLI: 1\n"
+	if err := os.WriteFile(filepath.Join(r.dir, "backup/20260103000000/data/backup_label"), []byte(label), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var odd *InfoError
+	if _, err := r.Open(context.Background(), "20260103000000"); !errors.As(err, &odd) || odd.Key != "TYPE" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestLinksAreFollowedBelowTheRepositoryOnly(t *testing.T) {
 	r := fixture(t)
 	const from = "backup/20260102000000/data/base/1"

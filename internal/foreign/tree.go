@@ -89,6 +89,10 @@ func (t *tree) readLabel(incremental bool) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", &IncompleteError{t.summary.Label, "it has no backup_label"}
 	}
+	// What is not put together would be restored as blocks without their files.
+	if _, _, blocks := parentOf(b); blocks && !incremental {
+		return "", &InfoError{File: backupDir(t.summary.Label) + "/" + infoName, Key: "TYPE", Why: "it says full, but backup_label says incremental"}
+	}
 	if incremental && err == nil {
 		t.label = wholeLabel(b)
 	}
