@@ -342,7 +342,7 @@ func (r *Repository) Sums(t testing.TB, label string) {
 }
 
 // Link does the step of that name: what did not change since the older backup becomes an absolute
-// link to the file there, which changes no hash. It returns how many there are.
+// link to the file there. It returns how many there are.
 func (r *Repository) Link(t testing.TB, label, older string, how Storage) int {
 	t.Helper()
 	sums := map[string]string{}
@@ -381,6 +381,7 @@ func (r *Repository) Link(t testing.TB, label, older string, how Storage) int {
 		}
 	}
 	link(".")
+	r.Sums(t, label) // what was sealed twice differs
 	return links
 }
 
