@@ -63,7 +63,8 @@ func places() map[string]place {
 		"internal/wal":      {row: 3, rows: below3},
 		"internal/verify":   {row: 3, rows: below3},
 		"internal/walcheck": {row: 3, rows: below3},
-		"internal/walfile":  {row: 3, rows: below3},
+		"internal/foreign":  {row: 3, rows: below3},
+		"internal/walfile":  {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
@@ -90,6 +91,7 @@ func places() map[string]place {
 
 		// Not part of any program.
 		"test/pgtest": {row: 9},
+		"test/compat": {row: 9, also: []string{"test/pgtest"}},
 	}
 }
 

@@ -15,8 +15,11 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
 	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/logging"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/internal/supervisor"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -145,7 +148,10 @@ func daemon(flags config.Flags) error {
 		LoadUsers:  func(c *config.Config) (*vault.Users, error) { return loadUsers(c, files.Users, master) },
 		LoadAdmins: func() (*vault.Users, error) { return loadAdmins(files.Admins, master) },
 		MasterKey:  master,
-		Reload:     notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		Foreign: func(r *repo.Repository, key func() (*vault.MasterKey, error)) (repo.Foreign, error) {
+			return foreign.Open(durable.OS{}, r, key)
+		},
+		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)

@@ -105,6 +105,9 @@ func (j *job) chooseBase(ctx context.Context, damaged map[string]bool) (*base, *
 		return nil, nil, err
 	}
 	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Foreign {
+			continue
+		}
 		b, k, err := j.trust(ctx, list[i], damaged)
 		if err == nil {
 			return b, k, nil
@@ -122,6 +125,8 @@ func (j *job) trust(ctx context.Context, b repo.Backup, damaged map[string]bool)
 	switch {
 	case b.Err != nil:
 		return nil, nil, b.Err
+	case b.Foreign:
+		return nil, nil, errors.New("another program made it")
 	case b.Summary.System != j.summary.System:
 		return nil, nil, fmt.Errorf("it is of system %s", b.Summary.System)
 	case protection(b.Summary.Cipher) < protection(j.summary.Cipher):

@@ -167,6 +167,7 @@ const (
 	NoBackup Class = "no backup" // the identifier names none
 	BadInput Class = "input"     // a position that makes no sense
 	BadBase  Class = "base"      // no incremental backup can be based on it
+	Retained Class = "retained"  // the keep flag protects the backup
 	Failed   Class = "failed"
 )
 
@@ -196,6 +197,7 @@ type File struct {
 	Directory string
 	Name      string
 	Original  string // checksum by PostgreSQL's manifest
+	Algorithm string // of the checksum; empty for CRC32C
 	Problem   string // empty for a good file
 }
 

@@ -21,6 +21,8 @@
 // objects, on the local disk only, lie receive/ (segments being streamed),
 // tmp/ (unfinished objects) and lock (taken by the job that changes backups).
 //
+// What another program keeps in the same directory is no object; a [Foreign] reads it.
+//
 // # Terms
 //
 // A backup is a [Label] with a manifest. Its manifest lists every file with its

@@ -107,6 +107,10 @@ type File struct {
 	Link    string    `json:"l,omitempty"` // target of a symlink
 	CRC     string    `json:"c,omitempty"` // CRC-32C, as in backup_manifest; not known of a file that was overlaid
 	Extents []Extent  `json:"x,omitempty"`
+
+	// Of a file of a [Tree], and never stored.
+	Sum  string `json:"-"` // SHA-512 in hexadecimal, as recorded
+	Sent int64  `json:"-"` // what the server sent of a file that is put together
 }
 
 // An Extent maps a run of a file to a run of a pack's plain bytes. The run may

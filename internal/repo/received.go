@@ -115,6 +115,9 @@ func (f *Received) Close() error { return f.file.Close() }
 // end there too.
 func (r *Repository) PartialEnd(name string, start pg.LSN, size pg.SegmentSize) (pg.LSN, error) {
 	f, err := r.OpenReceived(context.Background(), name+partialSuffix)
+	if errors.Is(err, fs.ErrNotExist) && r.foreign != nil {
+		return r.foreignPartialEnd(name, start, size)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -126,6 +129,16 @@ func (r *Repository) PartialEnd(name string, start pg.LSN, size pg.SegmentSize) 
 		n, err = lastByte(f.file, min(f.size, int64(size)))
 	}
 	return start + pg.LSN(n+7)&^7, err
+}
+
+// foreignPartialEnd is PartialEnd for one that another program was receiving.
+func (r *Repository) foreignPartialEnd(name string, start pg.LSN, size pg.SegmentSize) (pg.LSN, error) {
+	in, err := r.foreign.OpenWAL(context.Background(), name+partialSuffix)
+	if err != nil {
+		return 0, err
+	}
+	n, err := lastRead(io.LimitReader(in, int64(size)))
+	return start + pg.LSN(n+7)&^7, errors.Join(err, in.Close())
 }
 
 // lastByte returns the length of f, at most size, without the zeros at its end.

@@ -59,6 +59,8 @@ type Repository struct {
 	fs     durable.FS
 	engine storage.Engine
 	ring   ring
+
+	foreign Foreign // nil for none
 }
 
 // Open returns the repository of server below baseDir on the local disk. It
@@ -69,7 +71,7 @@ func Open(fsys durable.FS, baseDir, server string) (*Repository, error) {
 	if err := durable.MkdirAll(fsys, dir); err != nil {
 		return nil, fmt.Errorf("server %q: open repository: %w", server, err)
 	}
-	return &Repository{server: server, dir: dir, fs: fsys, engine: storage.NewLocal(fsys, dir)}, nil
+	return &Repository{server: server, dir: dir, fs: fsys, engine: storage.NewLocal(fsys, dir).Only(isObject)}, nil
 }
 
 // Server returns the name of the server.
@@ -131,6 +133,12 @@ type Backup struct {
 	Label   Label
 	Summary Summary
 	Err     error // why the manifest cannot be read; Summary is then empty
+
+	// The rest is of a backup that another program made; see [Foreign]. Its summary
+	// has what is known even if there is an error.
+	Foreign  bool
+	Keep     bool // it is not to be deleted
+	Comments string
 }
 
 // Backups lists the backups, oldest first.
@@ -153,7 +161,7 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 	}
 	listers.Wait()
 	notListed := func(b Backup) bool { return errors.Is(b.Err, fs.ErrNotExist) }
-	return slices.DeleteFunc(list, notListed), nil
+	return r.withForeign(ctx, slices.DeleteFunc(list, notListed))
 }
 
 // maxListers is how many manifests are opened at once: listing waits for the disk.
@@ -225,7 +233,7 @@ func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 		if b := r.backup(ctx, l, &s); !errors.Is(b.Err, fs.ErrNotExist) {
 			return b, nil
 		}
-		return Backup{}, none
+		return r.findForeign(ctx, l, none)
 	}
 	list, err := r.Backups(ctx)
 	switch {

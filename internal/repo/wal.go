@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,10 @@ func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content 
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	taken, err := r.takeHistory(ctx, tli, content)
+	if taken || err != nil {
+		return err
+	}
 	have, err := r.HistoryContent(ctx, tli)
 	if err != nil {
 		return err
@@ -150,11 +155,31 @@ func (r *Repository) StoreHistory(ctx context.Context, tli pg.Timeline, content 
 	return nil
 }
 
+// takeHistory exchanges a history file of C pgmoneta for one of ours if the server sent the
+// same. Theirs have the names of our objects, if no digit is a letter, and end in a NUL, which
+// no server sends; they are never sealed. After a crash in between the server sends it again.
+func (r *Repository) takeHistory(ctx context.Context, tli pg.Timeline, content []byte) (taken bool, err error) {
+	name := historyObject(tli)
+	have, err := storage.ReadAll(ctx, r.engine, name, historyLimit)
+	if err != nil || string(have) != string(content)+"\x00" {
+		return false, err
+	}
+	if err := r.engine.Delete(ctx, name); err != nil {
+		return false, err
+	}
+	return true, r.PutRecord(ctx, OwnerWAL, name, content)
+}
+
 const historyLimit = 1 << 20
 
-// HistoryContent returns the stored history file of tli, byte for byte.
+// HistoryContent returns the stored history file of tli, byte for byte, or that of the
+// [Foreign] when we have none.
 func (r *Repository) HistoryContent(ctx context.Context, tli pg.Timeline) ([]byte, error) {
-	return r.ReadRecord(ctx, historyObject(tli), historyLimit)
+	b, err := r.ReadRecord(ctx, historyObject(tli), historyLimit)
+	if errors.Is(err, fs.ErrNotExist) && r.foreign != nil {
+		return r.foreign.History(ctx, tli)
+	}
+	return bytes.TrimRight(b, "\x00"), err // one that C pgmoneta wrote ends in a NUL
 }
 
 // History returns the history of tli. Timeline 1 needs no file.

@@ -25,15 +25,16 @@ type archive struct {
 	size      pg.SegmentSize
 	whole     map[string]bool // stored, or complete in the receive directory
 	partial   map[string]bool
-	histories []pg.Timeline // ascending
-	holes     []repo.Hole   // recorded ones
+	left      map[string]bool // partial ones that another program left as they are
+	histories []pg.Timeline   // ascending
+	holes     []repo.Hole     // recorded ones
 }
 
 // readArchive lists the WAL. Segments move from the receive directory to the
 // store, and a directory that changes while it is read may show neither the old
 // name of a file nor the new one. Looking twice in this order misses none.
 func readArchive(ctx context.Context, r *repo.Repository) (*archive, error) {
-	a := &archive{repo: r, whole: map[string]bool{}, partial: map[string]bool{}}
+	a := &archive{repo: r, whole: map[string]bool{}, partial: map[string]bool{}, left: map[string]bool{}}
 	for range 2 {
 		complete, partial, err := r.Received()
 		if err != nil {
@@ -51,8 +52,12 @@ func readArchive(ctx context.Context, r *repo.Repository) (*archive, error) {
 		}
 		a.histories = listing.Histories
 	}
+	err := a.withForeign(ctx)
+	if err != nil {
+		return nil, err
+	}
 	slices.Sort(a.histories)
-	var err error
+	a.histories = slices.Compact(a.histories)
 	a.holes, err = r.Holes(ctx)
 	return a, err
 }
@@ -102,7 +107,7 @@ func (a *archive) find(h pg.History, start pg.LSN) (Segment, error) {
 		switch {
 		case a.whole[s.Name]:
 			s.End = start + pg.LSN(a.size)
-		case a.partial[s.Name] && a.here(pg.SegmentName(tli, start+pg.LSN(a.size), a.size)):
+		case a.partial[s.Name] && !a.left[s.Name] && a.here(pg.SegmentName(tli, start+pg.LSN(a.size), a.size)):
 			// The next segment was begun while this one waits for its sync: all of
 			// it was received.
 			s.End, s.Partial = start+pg.LSN(a.size), true

@@ -52,9 +52,11 @@ func (n *names) add(name string, dir bool) bool {
 	return len(n.have) > before
 }
 
+func newNames() *names { return &names{seed: maphash.MakeSeed(), have: map[uint64]struct{}{}} }
+
 // namesOf reads the names of a manifest, and those of the directories they lie in.
 func namesOf(m *repo.Manifest) (*names, error) {
-	n := &names{seed: maphash.MakeSeed(), have: map[uint64]struct{}{}}
+	n := newNames()
 	for row, err := range m.Files() {
 		if err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -35,8 +36,13 @@ func (j *runner) newManifest(ctx context.Context, m *repo.Manifest, sums []strin
 	if err != nil {
 		return err
 	}
+	return describe(out, sent, m.Files(), sums)
+}
+
+// describe writes a manifest of files. sums are the checksums of those whose rows have none.
+func describe(out io.Writer, sent *manifest.Reader, files iter.Seq2[repo.File, error], sums []string) error {
 	w := manifest.NewWriter(out, sent.System)
-	for row, err := range m.Files() {
+	for row, err := range files {
 		if err != nil {
 			return err
 		}
@@ -64,11 +70,16 @@ func (j *runner) sentManifest(ctx context.Context, label repo.Label) (*manifest.
 	if err != nil {
 		return nil, err
 	}
+	m, err := readSent(in)
+	return m, errors.Join(err, in.Close())
+}
+
+func readSent(in io.Reader) (*manifest.Reader, error) {
 	m := manifest.NewReader(in)
-	for _, err = range m.Files() {
+	for _, err := range m.Files() {
 		if err != nil {
-			break
+			return nil, err
 		}
 	}
-	return m, errors.Join(err, in.Close())
+	return m, nil
 }

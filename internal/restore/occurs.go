@@ -101,6 +101,14 @@ func (s *search) run(ctx context.Context) (known bool, err error) {
 func (s *search) load(ctx context.Context, part []Segment) ([][]byte, error) {
 	contents := make([][]byte, len(part))
 	source := walSource{repo: s.repo, size: s.plan.Backup.SegmentSize}
+	if s.plan.Foreign {
+		tree, err := s.repo.Foreign().Open(ctx, s.plan.Backup.Label)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = tree.Close() }()
+		source.tree = tree
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for i, segment := range part {
 		g.Go(func() error {

@@ -41,6 +41,7 @@ type Options struct {
 type Plan struct {
 	Server       string
 	Backup       repo.Summary
+	Foreign      bool // another program made the backup
 	Target       Target
 	Timeline     pg.Timeline // timeline that is followed
 	Directory    string      // target directory, absolute
@@ -146,7 +147,7 @@ func (m *planner) choose(ctx context.Context) error {
 	if m.plan.follows, err = m.reach(ctx, b.Summary); err != nil {
 		return err
 	}
-	m.plan.Timeline = m.plan.follows.Timeline
+	m.plan.Timeline, m.plan.Foreign = m.plan.follows.Timeline, b.Foreign
 	return nil
 }
 
@@ -234,6 +235,9 @@ func (m *planner) unreachable(s repo.Summary, format string, args ...any) error 
 
 // objects checks that everything the backup consists of exists.
 func (m *planner) objects(ctx context.Context) error {
+	if m.plan.Foreign {
+		return m.foreignObjects(ctx)
+	}
 	s := m.plan.Backup
 	manifest, err := m.repo.OpenManifest(ctx, s.Label)
 	if err != nil {

@@ -54,7 +54,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	if o.MaxRate > 0 {
 		j.pace = storage.NewBucket(o.MaxRate)
 	}
-	defer j.tree.close()
+	defer j.close()
 	started := time.Now()
 	if err := j.run(ctx); err != nil {
 		if cerr := j.tree.discard(); cerr != nil {
@@ -69,6 +69,14 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	return nil
 }
 
+// close closes what the run opened.
+func (j *runner) close() {
+	j.tree.close()
+	if j.foreignTree != nil {
+		_ = j.foreignTree.Close()
+	}
+}
+
 type runner struct {
 	RunOptions
 	plan *Plan
@@ -76,6 +84,8 @@ type runner struct {
 	pace *storage.Bucket // nil for as fast as possible
 
 	stats Stats // once the files are written
+
+	foreignTree repo.Tree // of a backup that another program made, else nil
 
 	mu sync.Mutex // held during calls of Progress
 }
@@ -98,22 +108,8 @@ func (j *runner) spend(ctx context.Context, n int) error {
 }
 
 func (j *runner) run(ctx context.Context) error {
-	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
+	final, err := j.data(ctx)
 	if err != nil {
-		return err
-	}
-	defer func() { _ = m.Close() }()
-	if err := j.tree.open(); err != nil {
-		return err
-	}
-	if err := j.prune(ctx, m); err != nil {
-		return err
-	}
-	content, modified, sums, err := j.files(ctx, m)
-	if err != nil {
-		return err
-	}
-	if err := j.postgresManifest(ctx, m, sums); err != nil {
 		return err
 	}
 	if err := j.wal(ctx); err != nil {
@@ -132,7 +128,30 @@ func (j *runner) run(ctx context.Context) error {
 	if err := j.tree.sync(); err != nil {
 		return err
 	}
-	return j.tree.seal(content, modified)
+	return j.tree.seal(final.content, final.modified)
+}
+
+// data writes everything of the backup but what comes last of all, which it returns.
+func (j *runner) data(ctx context.Context) (l last, err error) {
+	if j.plan.Foreign {
+		return j.foreign(ctx)
+	}
+	m, err := j.plan.repo.OpenManifest(ctx, j.plan.Backup.Label)
+	if err != nil {
+		return l, err
+	}
+	defer func() { _ = m.Close() }()
+	if err := j.tree.open(); err != nil {
+		return l, err
+	}
+	if err := j.prune(ctx, m); err != nil {
+		return l, err
+	}
+	content, modified, sums, err := j.files(ctx, m)
+	if err == nil {
+		err = j.postgresManifest(ctx, m, sums)
+	}
+	return last{content, modified}, err
 }
 
 // prune removes what is there and does not belong to the backup.

@@ -91,7 +91,7 @@ func (j *runner) segment(ctx context.Context, s Segment) error {
 
 // source reads segments at the rate of the restore.
 func (j *runner) source() walSource {
-	return walSource{repo: j.plan.repo, size: j.plan.Backup.SegmentSize, spend: j.spend}
+	return walSource{repo: j.plan.repo, size: j.plan.Backup.SegmentSize, spend: j.spend, tree: j.foreignTree}
 }
 
 // A walSource reads segments of an archive, wherever they lie.
@@ -99,6 +99,7 @@ type walSource struct {
 	repo  *repo.Repository
 	size  pg.SegmentSize
 	spend func(ctx context.Context, n int) error // nil for as fast as possible
+	tree  repo.Tree                              // of a backup that another program made, else nil
 }
 
 // segment copies the bytes of a segment and reports whether it was complete. While the
@@ -117,7 +118,7 @@ func (w walSource) segment(ctx context.Context, s Segment, out io.Writer) (whole
 			return false, err
 		}
 	}
-	return false, err
+	return w.foreign(ctx, s, out)
 }
 
 func (w walSource) stored(ctx context.Context, s Segment, out io.Writer) error {

@@ -24,12 +24,22 @@ const tmpDir = "tmp"
 // Local is an [Engine] over a directory of the machine. Objects are files at
 // their names; stages live in tmp/<owner>/ and are renamed into place.
 type Local struct {
-	fs  durable.FS
-	dir string
+	fs   durable.FS
+	dir  string
+	only func(dir string) bool // directories that List looks into
 }
 
 // NewLocal returns the engine over dir, which must exist, making its changes through fsys.
-func NewLocal(fsys durable.FS, dir string) *Local { return &Local{fs: fsys, dir: dir} }
+func NewLocal(fsys durable.FS, dir string) *Local {
+	return &Local{fs: fsys, dir: dir, only: func(string) bool { return true }}
+}
+
+// Only makes List look into no directory for which ok is false, and returns the engine.
+// It is for a directory that is shared with what are no objects.
+func (l *Local) Only(ok func(dir string) bool) *Local {
+	l.only = ok
+	return l
+}
 
 func (l *Local) path(name string) (string, error) {
 	if !fs.ValidPath(name) || name == "." || strings.HasPrefix(name, tmpDir+"/") || strings.ContainsRune(name, 0) {
@@ -84,7 +94,7 @@ func (l *Local) List(ctx context.Context, prefix string) ([]Info, error) {
 		if err := errors.Join(err, context.Cause(ctx)); err != nil {
 			return err
 		}
-		if p == filepath.Join(l.dir, tmpDir) {
+		if d.IsDir() && !l.holds(p) {
 			return fs.SkipDir
 		}
 		if !d.Type().IsRegular() {
@@ -123,6 +133,12 @@ func (l *Local) Children(ctx context.Context, prefix string) ([]string, error) {
 		names[i] = e.Name()
 	}
 	return names, nil
+}
+
+// holds reports whether a directory can hold objects.
+func (l *Local) holds(dir string) bool {
+	rel, err := filepath.Rel(l.dir, dir)
+	return err == nil && rel != tmpDir && l.only(filepath.ToSlash(rel))
 }
 
 // Delete implements [Engine]. Directories that become empty are removed too.

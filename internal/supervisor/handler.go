@@ -141,7 +141,7 @@ func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	failed, good := []mgmt.Document{}, []mgmt.Document{}
 	for _, f := range result.Files {
-		row := mgmt.Document{"Directory": f.Directory, "FileName": f.Name, "Original": f.Original, "HashAlgorithm": "CRC32C"}
+		row := mgmt.Document{"Directory": f.Directory, "FileName": f.Name, "Original": f.Original, "HashAlgorithm": cmp.Or(f.Algorithm, "CRC32C")}
 		if f.Problem != "" {
 			row["Calculated"] = "Unknown"
 			failed = append(failed, row)
@@ -199,7 +199,7 @@ func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
 	d := mgmt.DescribeBackup(b.Summary)
 	delete(d, "MajorVersion")
 	delete(d, "MinorVersion")
-	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), false, ""
+	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), b.Keep, b.Comments
 	d["WAL"], d["Delta"] = int64(0), int64(0)
 	if b.Err != nil {
 		d["Valid"] = 0
@@ -272,7 +272,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	halves("Checkpoint", s.Checkpoint)
 	for k, value := range (mgmt.Document{
 		"WAL": pg.SegmentName(s.StartTLI, s.Start, s.SegmentSize), "Elapsed": s.EndedAt.Sub(s.StartedAt).Seconds(),
-		"Keep": false, "Comments": "", "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
+		"Keep": b.Keep, "Comments": b.Comments, "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
 		"StartTimeline": int64(s.StartTLI), "EndTimeline": int64(s.EndTLI),
 	}) {
 		resp[k] = value

@@ -190,6 +190,8 @@ func failureCode(c mgmt.Command, class job.Class) mgmt.Code {
 		return codes.NoBackup
 	case job.BadBase:
 		return mgmt.CodeIncrementalSetup
+	case job.Retained:
+		return mgmt.CodeDeleteBackupRetained
 	}
 	switch c {
 	case mgmt.Backup:

@@ -49,12 +49,19 @@ type rehearsed struct {
 	result *repo.Rehearsal
 }
 
-func newServer(index int, name, baseDir string, keys repo.Keys, slot *shmem.Server, log *slog.Logger) (*server, error) {
+func newServer(index int, name, baseDir string, keys repo.Keys, foreign OpenForeign, slot *shmem.Server, log *slog.Logger) (*server, error) {
 	r, err := repo.Open(durable.OS{}, baseDir, name)
 	if err != nil {
 		return nil, err
 	}
 	r.UseKeys(keys)
+	if foreign != nil {
+		f, err := foreign(r, keys.Master)
+		if err != nil {
+			return nil, err
+		}
+		r.UseForeign(f)
+	}
 	slot.Name.Store(name)
 	slot.State.Store(shmem.StateStarting)
 	return &server{index: index, name: name, repo: r, slot: slot, log: log.With("server", name),

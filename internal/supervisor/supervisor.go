@@ -37,6 +37,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/logging"
 	"github.com/pgmoneta/pgmoneta-go/internal/metrics"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
@@ -62,8 +63,11 @@ type Options struct {
 	// MasterKey returns the master key as it is now. It is called whenever a
 	// worker starts; nil means that there is none.
 	MasterKey func() (*vault.MasterKey, error)
-	Log       *logging.Log
-	Level     *slog.LevelVar // of Log
+	// Foreign opens what another program keeps in the directories of the servers; nil
+	// means that nothing is looked for.
+	Foreign OpenForeign
+	Log     *logging.Log
+	Level   *slog.LevelVar // of Log
 	// Segment is the shared segment, already counting the lines of Log.
 	Segment *shmem.Segment
 	// Start starts a worker; nil means our own binary as a new process.
@@ -73,6 +77,9 @@ type Options struct {
 	// Ready is called when requests are answered; may be nil.
 	Ready func()
 }
+
+// An OpenForeign opens what another program keeps in the directory of a repository.
+type OpenForeign func(r *repo.Repository, master func() (*vault.MasterKey, error)) (repo.Foreign, error)
 
 // A Supervisor runs the daemon. Make one with [New] and run it once.
 type Supervisor struct {
@@ -267,7 +274,7 @@ func (s *Supervisor) open(c *config.Config) error {
 		return err
 	}
 	for i := range c.Servers {
-		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, keys, s.Segment.ServerSlot(i), s.Log.Logger)
+		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment.ServerSlot(i), s.Log.Logger)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package walfile
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -31,8 +32,9 @@ const (
 
 // An archive is the WAL of one server, open for reading.
 type archive struct {
-	repo   *repo.Repository
-	format repo.Format
+	repo      *repo.Repository
+	format    repo.Format
+	masterKey func() (*vault.MasterKey, error)
 }
 
 // openArchive opens an archive that exists. What looks like an empty archive,
@@ -57,7 +59,7 @@ func openArchive(ctx context.Context, baseDir, server string, masterKey func() (
 	if err != nil {
 		return nil, err
 	}
-	return &archive{repo: r, format: format}, nil
+	return &archive{repo: r, format: format, masterKey: masterKey}, nil
 }
 
 // check tells whether page begins the segment of that name and of bytes bytes in this archive.
@@ -127,7 +129,7 @@ func (a *archive) segment(ctx context.Context, name string, out *os.File, scratc
 			return size, err
 		}
 	}
-	return 0, ErrNotArchived
+	return a.foreign(ctx, name, out)
 }
 
 // stored writes a stored file, which is a segment or a partial one.
@@ -282,11 +284,12 @@ func (a *archive) small(ctx context.Context, file string) ([]byte, error) {
 	name, _ := repo.WALObject(file)
 	content, err := a.repo.ReadRecord(ctx, name, smallLimit)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNotArchived
+		content, err = a.foreignHistory(ctx, file)
 	}
 	if err != nil {
 		return nil, err
 	}
+	content = bytes.TrimRight(content, "\x00") // C pgmoneta ends histories so
 	if err := checkSmall(file, content); err != nil {
 		return nil, &container.DamagedError{Object: name, Frame: -1, Err: err}
 	}
@@ -329,6 +332,11 @@ func (a *archive) after(ctx context.Context, name string) (string, error) {
 	for _, o := range stored {
 		received = append(received, filepath.Base(o.Name))
 	}
+	foreign, err := a.foreignSegments(ctx)
+	if err != nil {
+		return "", err
+	}
+	received = append(received, foreign...)
 	next := ""
 	for _, s := range received {
 		if pg.IsSegmentName(s) && s[:8] == name[:8] && s > name && (next == "" || s < next) {

@@ -39,8 +39,9 @@ func (w *worker) job(ctx context.Context) job.Result {
 func failure(err error) *job.Failure {
 	f := &job.Failure{Class: job.Failed, Message: err.Error()}
 	var (
-		locked *durable.LockedError
-		base   *backup.BaseError
+		locked   *durable.LockedError
+		base     *backup.BaseError
+		retained *retainedError
 	)
 	switch {
 	case errors.As(err, &locked):
@@ -51,6 +52,8 @@ func failure(err error) *job.Failure {
 		f.Class = job.BadInput
 	case errors.As(err, &base):
 		f.Class = job.BadBase
+	case errors.As(err, &retained):
+		f.Class = job.Retained
 	}
 	return f
 }
@@ -146,19 +149,43 @@ func streaming(server *shmem.Server) (bool, string) {
 	return false, why
 }
 
+// A retainedError refuses to delete a backup with the keep flag.
+type retainedError struct {
+	server string
+	label  repo.Label
+}
+
+func (e *retainedError) Error() string {
+	return fmt.Sprintf("server %q: backup %s is to be kept: delete it with --force", e.server, e.label)
+}
+
 func (w *worker) delete(ctx context.Context) (job.Result, error) {
 	b, err := w.repo.Find(ctx, w.Job.Backup)
 	if err != nil {
 		return job.Result{}, err
 	}
+	if b.Keep && !w.Job.Force {
+		return job.Result{}, &retainedError{w.Server, b.Label}
+	}
 	w.progress()("Delete backup", 0, 0)
-	packs := w.repo.PacksOf(ctx, b.Label)
-	if err := w.repo.Delete(ctx, b.Label); err != nil {
+	if err := w.remove(ctx, b); err != nil {
 		return job.Result{}, fmt.Errorf("server %q: delete backup %s: %w", w.Server, b.Label, err)
 	}
-	w.compact(ctx, packs)
 	b.Summary.Label = b.Label // also of a manifest that cannot be read
 	return job.Result{Backup: &b.Summary}, nil
+}
+
+// remove deletes a backup and writes packs again that it leaves mostly dead.
+func (w *worker) remove(ctx context.Context, b repo.Backup) error {
+	if b.Foreign {
+		return w.repo.Foreign().Delete(ctx, b.Label)
+	}
+	packs := w.repo.PacksOf(ctx, b.Label)
+	if err := w.repo.Delete(ctx, b.Label); err != nil {
+		return err
+	}
+	w.compact(ctx, packs)
+	return nil
 }
 
 const (
@@ -187,13 +214,20 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 		return job.Result{}, b.Err
 	}
 	result := job.Result{Backup: &b.Summary}
-	report, err := verify.Backup(ctx, w.repo, b.Label, verify.Options{
+	check := verify.Backup
+	if b.Foreign {
+		check = verify.Foreign
+	}
+	report, err := check(ctx, w.repo, b.Label, verify.Options{
 		Workers: w.Workers, Progress: w.progress(),
 		File: func(f repo.File, err error) {
 			if err == nil && !w.Job.AllFiles {
 				return
 			}
 			row := job.File{Directory: "data", Name: f.Path, Original: f.CRC}
+			if f.Sum != "" {
+				row.Original, row.Algorithm = f.Sum, "SHA512"
+			}
 			if err != nil {
 				row.Problem = err.Error()
 			}
@@ -203,7 +237,10 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
-	if err := w.recordDamage(ctx, b.Label, report); err != nil {
+	if !b.Foreign { // no new backup refers to those
+		err = w.recordDamage(ctx, b.Label, report)
+	}
+	if err != nil {
 		return job.Result{}, err
 	}
 	for _, p := range report.Problems {

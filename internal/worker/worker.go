@@ -19,6 +19,7 @@ import (
 	"os"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
 	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/logging"
@@ -76,6 +77,12 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 		return err
 	}
 	r.UseKeys(start.Keys())
+	f, err := foreign.Open(durable.OS{}, r, start.Keys().Master)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	r.UseForeign(f)
 	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log.With("server", start.Server)}
 	if start.Kind == job.Receive {
 		return w.receive(ctx)

@@ -1,0 +1,185 @@
+package foreign
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// trash is where a backup goes before it is removed, and where links are made. What a
+// crash leaves in it is removed by [repo.Repository.Sweep].
+const trash = "tmp/" + repo.OwnerJob
+
+// Delete implements [repo.Foreign]. It fails with a [*ChildError] while an incremental
+// backup needs this one.
+//
+//  1. Every link of another backup into this one becomes a hard link to the file it leads to, each in one step.
+//  2. All of that is made durable.
+//  3. The backup's directory is renamed out of backup/, and then removed.
+func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return err
+	}
+	for _, other := range labels {
+		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
+		if i, _ := r.info(ctx, other); other != l && i.parent == string(l) {
+			return &ChildError{l, other}
+		}
+	}
+	if err := durable.MkdirAll(r.fs, filepath.Join(r.dir, trash)); err != nil {
+		return err
+	}
+	for _, other := range labels {
+		if other != l {
+			if err := r.relink(ctx, backupDir(other), l); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.sync(); err != nil {
+		return err
+	}
+	return r.remove(l)
+}
+
+// sync makes all links durable, and with them the files that they keep: C pgmoneta
+// syncs none.
+func (r *Repository) sync() error {
+	if err := r.op("sync", "backup"); err != nil {
+		return err
+	}
+	return durable.SyncFS(filepath.Join(r.dir, "backup"))
+}
+
+// relink makes everything below dir independent of a backup.
+func (r *Repository) relink(ctx context.Context, dir string, l repo.Label) error {
+	d, err := r.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := d.ReadDir(-1)
+	if err := errors.Join(err, d.Close(), context.Cause(ctx)); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := dir + "/" + e.Name()
+		switch {
+		case e.IsDir():
+			err = r.relink(ctx, name, l)
+		case e.Type()&fs.ModeSymlink != 0:
+			err = r.release(name, l)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// release replaces a link by the file it leads to if the way goes into a backup. One that
+// leads to nothing is left as it is: nothing is lost with the backup.
+func (r *Repository) release(name string, l repo.Label) error {
+	target, err := r.root.Readlink(name)
+	if err != nil {
+		return err
+	}
+	next, ok := r.translate(name, target)
+	if !ok || labelOf(next) != l {
+		return nil
+	}
+	real, info, err := r.locate(next)
+	var odd *LinkError
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &odd) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return &LinkError{name, target, "only links to files are shared between backups"}
+	}
+	return r.replace(name, real)
+}
+
+// replace puts a hard link to a file, or a copy of it, in the place of a symbolic link.
+func (r *Repository) replace(name, real string) error {
+	temp := trash + "/relink"
+	if err := r.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := r.op("link", name); err != nil {
+		return err
+	}
+	if err := r.root.Link(real, temp); err != nil {
+		// The file system has no hard links, or not so many.
+		if cerr := r.copy(real, temp); cerr != nil {
+			return errors.Join(err, cerr)
+		}
+	}
+	if err := r.op("rename", name); err != nil {
+		return err
+	}
+	return r.root.Rename(temp, name)
+}
+
+func (r *Repository) copy(from, to string) error {
+	in, err := r.openPlain(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := r.fs.Create(filepath.Join(r.dir, to))
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(out, in); err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// remove takes a backup out of the catalog in one step, and then its files.
+func (r *Repository) remove(l repo.Label) error {
+	from, to := filepath.Join(r.dir, backupDir(l)), filepath.Join(r.dir, trash, "foreign-"+string(l))
+	if err := durable.RemoveAll(r.fs, to); err != nil {
+		return err
+	}
+	if err := r.op("rename", backupDir(l)); err != nil {
+		return err
+	}
+	if err := r.fs.Rename(from, to); err != nil {
+		return err
+	}
+	r.forget(backupDir(l))
+	for _, dir := range []string{filepath.Dir(from), filepath.Dir(to)} {
+		if err := r.op("syncdir", dir); err != nil {
+			return err
+		}
+		if err := r.fs.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	if err := r.op("remove", path.Base(to)); err != nil {
+		return err
+	}
+	return durable.RemoveAll(r.fs, to)
+}
+
+// forget drops the directories of a backup that is gone.
+func (r *Repository) forget(dir string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, real := range r.dirs {
+		if strings.HasPrefix(name, dir+"/") || strings.HasPrefix(real, dir+"/") {
+			delete(r.dirs, name)
+		}
+	}
+}
