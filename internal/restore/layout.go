@@ -36,10 +36,7 @@ type Tablespace struct {
 }
 
 // An Owner is whom the restored files are given to.
-type Owner struct {
-	UID, GID int
-	Home     string
-}
+type Owner struct{ UID, GID int }
 
 // ParseOwner reads "user[:group]", each a name or a number. Only root may give files to others.
 func ParseOwner(text string) (*Owner, error) {
@@ -60,7 +57,7 @@ func ParseOwner(text string) (*Owner, error) {
 		}
 		gid = g.Gid
 	}
-	o := &Owner{Home: u.HomeDir}
+	o := &Owner{}
 	if o.UID, err = strconv.Atoi(u.Uid); err != nil {
 		return nil, err
 	}

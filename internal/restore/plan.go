@@ -124,9 +124,10 @@ func Preview(ctx context.Context, r *repo.Repository, o Options) (*Plan, []error
 
 type planner struct {
 	Options
-	repo  *repo.Repository
-	found *archive
-	plan  *Plan
+	repo   *repo.Repository
+	found  *archive
+	plan   *Plan
+	behind *hole // that WAL on the way ends at, nil for none
 }
 
 func (m *planner) archive(ctx context.Context) (err error) {
@@ -304,7 +305,7 @@ func (m *planner) way() error {
 	if err != nil {
 		return err
 	}
-	m.plan.Needed, m.plan.WALStart, m.plan.WALEnd = segments, s.Start, end
+	m.plan.Needed, m.plan.WALStart, m.plan.WALEnd, m.behind = segments, s.Start, end, gap
 	if gap != nil && (t.toTheEnd() || gap.from <= last) {
 		return errors.Join(m.holes(gap, to), m.refuseHole(gap))
 	}

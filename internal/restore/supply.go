@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -77,10 +79,18 @@ func shellWord(w string) string {
 func (c *Command) prove(ctx context.Context, server, file string, as *Owner) error {
 	cmd := exec.CommandContext(ctx, c.Program, "check", "-c", c.Config, server, file)
 	cmd.Dir = "/"
-	if as != nil && os.Geteuid() == 0 {
+	uid := os.Geteuid()
+	if as != nil && uid == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}}
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + as.Home}
+		uid = as.UID
 	}
+	// The home directory holds the master key. That of a server comes from the user's
+	// entry, whatever ours is.
+	home := os.Getenv("HOME")
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		home = u.HomeDir
+	}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home}
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return nil
@@ -129,6 +139,9 @@ func (m *planner) copies(ctx context.Context) (why string, cannot bool) {
 		return "little more than the WAL of the backup is needed", false
 	case len(p.Needed) == 0:
 		return "there is no WAL", true
+	case m.behind != nil:
+		// PostgreSQL reads ahead of its target, and the command stops it there.
+		return fmt.Sprintf("a hole in WAL begins at %s, shortly after the target", m.behind.from), true
 	case m.Command == nil:
 		return WALProgram + " was not found, neither beside this program nor in PATH", true
 	}

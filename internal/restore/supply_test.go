@@ -97,6 +97,20 @@ func TestWALIsCopiedWhereASegmentHasToBeCut(t *testing.T) {
 	}
 }
 
+// PostgreSQL reads ahead of its target and would be stopped by the hole behind it.
+func TestWALIsCopiedWhereAHoleFollowsTheTarget(t *testing.T) {
+	f := newFixture(t)
+	f.plainBackup(summary(first, 1, 3, 3))
+	f.segments(1, 3, 5)
+	f.segments(1, 7, 9)
+	target, err := ParsePosition("lsn=0/500000")
+	f.must(err)
+	p, err := MakePlan(context.Background(), f.Repository, Options{Backup: first, Target: target, Directory: t.TempDir(), Command: fakeProgram(t, 0)})
+	if err != nil || p.Supply != CopySupply || !strings.Contains(p.SupplyWhy, "a hole in WAL begins at 0/600000") || len(p.Segments) != 3 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 func TestShellWordsAreQuoted(t *testing.T) {
 	for word, want := range map[string]string{"/usr/bin/pgmoneta-wal": "/usr/bin/pgmoneta-wal", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'", "a;b": "'a;b'"} {
 		if got := shellWord(word); got != want {
