@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,19 +50,23 @@ func TestInterruptedBackupIsResumed(t *testing.T) {
 					o := sealedBed(t, s, base, keys)
 					o.Source, o.packBytes, o.Codec, o.Level = source, 1<<20, container.Zstd, 1
 
-					interrupted, half := o, false
+					interrupted := o
+					var half atomic.Bool
 					run, cancel := context.WithCancel(ctx)
 					defer cancel()
 					interrupted.Progress = func(phase string, done, _ int64) {
-						half = half || phase == "Base backup" && done > 33<<20
-						if half && end == "cancelled" {
+						if phase != "Base backup" || done < 33<<20 {
+							return
+						}
+						half.Store(true)
+						if end == "cancelled" {
 							cancel()
 						}
 					}
 					if end == "killed" {
 						// From some moment on nothing reaches the disk, not even a removal.
 						fsys, err := durable.NewFault(base, func(durable.Op) error {
-							if half {
+							if half.Load() {
 								return durable.ErrPowerCut
 							}
 							return nil
