@@ -41,7 +41,7 @@ func forms() []form {
 		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
-		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
+		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory", 3, 4, mgmt.Archive, archive},
 		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
 		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
@@ -130,6 +130,14 @@ func positionAndDirectory(c call) (position, directory any) {
 		return nil, c.word(2)
 	}
 	return c.word(2), c.word(3)
+}
+
+func archive(c call) mgmt.Document {
+	args := toDirectory(c)
+	if c.options.Has("--plain") {
+		args["Plain"] = true
+	}
+	return args
 }
 
 func deleteBackup(c call) mgmt.Document {

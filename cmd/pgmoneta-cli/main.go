@@ -63,6 +63,7 @@ func options() []console.Option {
 		{Short: "-?", Long: "--help"},
 		{Long: "--cascade"},
 		{Long: "--force"},
+		{Long: "--plain"},
 		{Long: "--allow-corrupt"},
 		{Long: "--quick"},
 		{Long: "--offline"},

@@ -207,6 +207,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"restore --delta --workers 4 --max-rate 1m --tablespace a=/a --tablespace 5=/b primary newest /tmp", `3 {"Backup":"newest","Delta":true,"Directory":"/tmp","MaxRate":1048576,"Position":null,"Server":"primary","Tablespaces":["a=/a","5=/b"],"Workers":4}`},
 		{"restore --tablespaces-in-place --waldir /w --owner postgres primary newest /tmp", `3 {"Backup":"newest","Directory":"/tmp","Owner":"postgres","Position":null,"Server":"primary","TablespacesInPlace":true,"WALDirectory":"/w"}`},
 		{"archive primary newest current /tmp", `4 {"Backup":"newest","Directory":"/tmp","Position":"current","Server":"primary"}`},
+		{"archive --plain primary newest /tmp", `4 {"Backup":"newest","Directory":"/tmp","Plain":true,"Position":null,"Server":"primary"}`},
 		{"delete primary oldest", `5 {"Backup":"oldest","Force":false,"Server":"primary"}`},
 		{"delete primary oldest --force", `5 {"Backup":"oldest","Force":true,"Server":"primary"}`},
 		{"shutdown", `6 {}`},

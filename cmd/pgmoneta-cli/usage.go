@@ -15,6 +15,7 @@ Options:
       --cascade          also the backups it is based on, for retain and expunge
       --force            also a backup that is retained, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
+      --plain            write an archive of an encrypted repository, which is not encrypted itself
       --quick            read no content, for wal check
       --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
   -v, --verbose          end with Success (0) or Error (<code>)

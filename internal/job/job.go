@@ -41,11 +41,12 @@ const (
 	CheckWAL  Kind = "walcheck"
 	CheckRepo Kind = "repocheck"
 	Rehearse  Kind = "rehearse"
+	Archive   Kind = "archive"
 )
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -136,7 +137,8 @@ type Rehearsal struct {
 type Spec struct {
 	Backup   string      // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
 	Position string      // rehearse only
-	Restore  RestoreSpec // restore only
+	Restore  RestoreSpec // restore and archive only
+	Plain    bool        // archive only: also of an encrypted repository
 	AllFiles bool        // verify only: list good files too
 	Force    bool        // delete only
 	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
@@ -183,6 +185,7 @@ func (f *Failure) Error() string { return f.Message }
 type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
+	Path    string        // archive: the file
 	Restore *RestoreReport
 	Files   []File      // verify
 	Report  []string    // verify: what is wrong, one line each

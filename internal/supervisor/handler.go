@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -57,6 +58,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.ListBackup: h.listBackup,
 		mgmt.Info:       h.info,
 		mgmt.Restore:    h.restore,
+		mgmt.Archive:    h.archive,
 		mgmt.Verify:     h.verify,
 		mgmt.Delete:     h.delete,
 		mgmt.Progress:   h.progress,
@@ -123,6 +125,18 @@ func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 		refused.Response = mgmt.AnswerRestore(result.Restore, spec.DryRun)
 	}
 	return nil, refused
+}
+
+func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	spec := job.RestoreSpec{Position: req.Args.Text("Position"), Directory: req.Args.Text("Directory")}
+	if !filepath.IsAbs(spec.Directory) {
+		return nil, fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", spec.Directory)
+	}
+	result, err := h.job(v, job.Archive, job.Spec{Backup: req.Backup(), Restore: spec, Plain: req.Args.Bool("Plain")})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.Response{"Backup": string(result.Backup.Label), "FileName": result.Path}, nil
 }
 
 func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -366,7 +380,7 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 	d := mgmt.Document{
 		"Server": v.name, "Online": snap.Streaming, "Primary": snap.Primary, "Checksums": snap.Checksums,
 		"ActiveBackup": is(job.Backup), "ActiveRestore": is(job.Restore), "ActiveDelete": is(job.Delete),
-		"ActiveArchive": false, "ActiveRetention": false, "NumberOfBackups": len(list), "ServerSize": size,
+		"ActiveArchive": is(job.Archive), "ActiveRetention": false, "NumberOfBackups": len(list), "ServerSize": size,
 		"WorkspaceFreeSpace": 0, "HotStandbySize": 0, "Workers": c.Workers(sc),
 		"RetentionDays": unset(r.Days), "RetentionWeeks": unset(r.Weeks), "RetentionMonths": unset(r.Months), "RetentionYears": unset(r.Years),
 	}

@@ -82,6 +82,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.delete(ctx)
 	case job.CheckRepo:
 		return w.checkRepo(ctx)
+	case job.Archive:
+		return w.archive(ctx)
 	case job.Rehearse:
 		return w.rehearse(ctx)
 	}
