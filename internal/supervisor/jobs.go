@@ -114,6 +114,9 @@ func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) 
 	if s.ctx.Err() != nil {
 		return 0, nil, context.Cause(s.ctx)
 	}
+	if v.gone {
+		return 0, nil, fmt.Errorf("server %q is not configured any more", v.name)
+	}
 	for _, r := range s.jobs {
 		if r.server == v && r.kind == kind {
 			return 0, nil, &busyError{server: v.name, kind: kind}
