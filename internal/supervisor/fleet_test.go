@@ -18,7 +18,7 @@ func TestServerWithAJobIsNotRemoved(t *testing.T) {
 	t.Cleanup(func() { _ = seg.Close() })
 	a, b := &server{name: "a"}, &server{name: "b"}
 	s := &Supervisor{Options: Options{Segment: seg}, ctx: context.Background(), jobs: map[int]*running{}}
-	i, slot, err := s.reserve(a, job.Backup)
+	i, slot, err := s.reserve(a, job.Backup, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +33,11 @@ func TestServerWithAJobIsNotRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.reserve(a, job.Backup); err == nil {
+	if _, _, err := s.reserve(a, job.Backup, 1); err == nil {
 		t.Error("a server that is being removed begins a job")
 	}
 	undo()
-	if _, _, err := s.reserve(a, job.Backup); err != nil {
+	if _, _, err := s.reserve(a, job.Backup, 1); err != nil {
 		t.Errorf("a job after the reload was refused: %v", err)
 	}
 }

@@ -21,10 +21,14 @@ import (
 )
 
 // handler answers requests of the management protocol.
-type handler struct{ *Supervisor }
+type handler struct {
+	*Supervisor
+	asking asking // how the request wants its job
+}
 
 // Handle implements [mgmt.Handler].
 func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+	h.asking = asking{wait: !req.Args.Bool("NoWait"), ticket: req.Args.Text("Ticket")}
 	switch req.Command {
 	case mgmt.Ping:
 		return mgmt.Response{}, nil
@@ -39,6 +43,8 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		return h.confGet(), nil
 	case mgmt.ConfSet:
 		return h.confSet(ctx, req)
+	case mgmt.Jobs:
+		return h.jobList(ctx, req)
 	case mgmt.Reset:
 		for _, level := range levels {
 			h.Segment.LogCounter(level).Store(0)
@@ -92,7 +98,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 
 // job runs a job and turns its failure into an error.
 func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	result, err := h.runJob(v, kind, spec)
+	result, err := h.runAsked(v, kind, spec, h.asking)
 	if err == nil && result.Failure != nil {
 		err = result.Failure
 	}
@@ -300,7 +306,9 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 // progress tells how far the job of a server is, and stops it if it is not wanted any more.
 func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
 	if req.Args.Bool("Cancel") {
-		h.cancelJob(v)
+		if err := h.cancel(req, v); err != nil {
+			return nil, err
+		}
 	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}

@@ -31,7 +31,8 @@ type server struct {
 	slot  *shmem.Server
 	log   *slog.Logger
 
-	busy atomic.Pointer[job.Kind] // the job that runs, nil for none
+	queue queue
+	busy  atomic.Pointer[job.Kind] // the job that runs, nil for none
 
 	// catalog is what the metrics page shows: read from disk in the background.
 	catalog atomic.Pointer[[]repo.Backup]

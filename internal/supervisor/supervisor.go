@@ -95,6 +95,7 @@ type Supervisor struct {
 
 	mu   sync.Mutex
 	jobs map[int]*running // by job slot
+	book book
 
 	holes     holeBoard
 	listeners listeners
@@ -215,6 +216,9 @@ func (s *Supervisor) Run(parent context.Context) error {
 	defer release()
 	if err := s.open(c); err != nil {
 		return err
+	}
+	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
+		s.Log.Warn("history of jobs not read whole", "damaged", damaged, "err", err)
 	}
 	if err := s.listeners.bind(s, c); err != nil {
 		return err
@@ -383,7 +387,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 }
 
 func (s *Supervisor) managementServer() *mgmt.Server {
-	return mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
 }
 
 // listenTCP listens on a port of the configured host.
