@@ -241,6 +241,7 @@ func logKeys() []key[Main] {
 			get:   func(m *Main) string { return levelWord(m.LogLevel) },
 			typed: func(m *Main) any { return Coded{levelWord(m.LogLevel), levelNumber(m.LogLevel)} },
 		},
+		path("audit_path", func(m *Main) *string { return &m.AuditPath }).onRestart(),
 		path("log_path", func(m *Main) *string { return &m.LogPath }).live(),
 		size("log_rotation_size", func(m *Main) *int64 { return &m.LogRotationSize }),
 		duration("log_rotation_age", 0, func(m *Main) *time.Duration { return &m.LogRotationAge }).live(),

@@ -97,6 +97,8 @@ type Supervisor struct {
 	jobs map[int]*running // by job slot
 	book book
 
+	audit audit
+
 	holes     holeBoard
 	listeners listeners
 }
@@ -215,6 +217,10 @@ func (s *Supervisor) Run(parent context.Context) error {
 	}
 	defer release()
 	if err := s.open(c); err != nil {
+		return err
+	}
+	s.audit.path = c.Main.AuditPath
+	if err := s.audit.check(); err != nil {
 		return err
 	}
 	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
@@ -387,7 +393,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 }
 
 func (s *Supervisor) managementServer() *mgmt.Server {
-	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master, Audit: s.record})
 }
 
 // listenTCP listens on a port of the configured host.
