@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
@@ -36,6 +37,24 @@ func (c call) word(i int) any {
 	return c.words[i]
 }
 
+// args returns the member Request.
+func (c call) args() mgmt.Document {
+	args := c.form.request(c)
+	if c.options.Has("--no-wait") {
+		args["NoWait"] = true
+	}
+	return args
+}
+
+// number returns argument i as a number; one that is none is sent as it is, for the daemon to refuse.
+func (c call) number(i int) any {
+	n, err := strconv.ParseInt(c.words[i], 10, 64)
+	if err != nil {
+		return c.words[i]
+	}
+	return n
+}
+
 func forms() []form {
 	return []form{
 		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
@@ -63,7 +82,8 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
-		{"cancel", "", "<server>", "stop the running job", 1, 1, mgmt.Progress, cancelJob},
+		{"cancel", "", "<server> [<job>]", "stop the running job, or the one of that number", 1, 2, mgmt.Progress, cancelJob},
+		{"jobs", "", "[<server>] [--all]", "show the jobs that run, wait and ended", 0, 1, mgmt.Jobs, jobs},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
 		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
@@ -175,7 +195,22 @@ func progress(c call) mgmt.Document {
 }
 
 func cancelJob(c call) mgmt.Document {
-	return mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
+	args := mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
+	if len(c.words) > 1 {
+		args["Job"] = c.number(1)
+	}
+	return args
+}
+
+func jobs(c call) mgmt.Document {
+	args := mgmt.Document{}
+	if server := c.word(0); server != nil {
+		args["Server"] = server
+	}
+	if c.options.Has("--all") {
+		args["All"] = true
+	}
+	return args
 }
 
 func walCheck(c call) mgmt.Document {

@@ -230,6 +230,10 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"conf ls", `21 {}`},
 		{"conf get", `22 {}`},
 		{"conf get host", `22 {}`},
+		{"jobs", `304 {}`},
+		{"--all jobs primary", `304 {"All":true,"Server":"primary"}`},
+		{"cancel primary 7", `25 {"Cancel":true,"Command":"backup","Job":7,"Server":"primary"}`},
+		{"--no-wait verify primary newest /x", `19 {"Backup":"newest","Directory":"/x","Files":"failed","NoWait":true,"Server":"primary"}`},
 		{"conf set log_level debug", `23 {"ConfigKey":"log_level","ConfigValue":"debug"}`},
 		{"mode primary offline", `24 {"Action":"offline","Server":"primary"}`},
 		{"progress primary backup", `25 {"Command":"backup","Server":"primary"}`},
@@ -257,7 +261,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 			continue
 		}
 		covered[f.command] = true
-		body, err := f.request(call{form: f, words: words, options: parsed}).Append(nil)
+		body, err := call{form: f, words: words, options: parsed}.args().Append(nil)
 		if got := fmt.Sprintf("%d %s", int(f.command), body); err != nil || got != tt.want {
 			t.Errorf("%s sends %s, %v, want %s", tt.line, got, err, tt.want)
 		}

@@ -18,6 +18,8 @@ Options:
       --plain            write an archive of an encrypted repository, which is not encrypted itself
       --quick            read no content, for wal check
       --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
+      --no-wait          error "busy" instead of waiting while the server has another job
+      --all              all jobs that are remembered, for jobs
   -v, --verbose          end with Success (0) or Error (<code>)
   -V, --version          print the version
   -?, --help             print this

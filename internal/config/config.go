@@ -98,6 +98,7 @@ type Main struct {
 
 	LogType         LogType
 	LogLevel        slog.Level
+	AuditPath       string // file of who changed what, "" for none
 	LogPath         string // strftime pattern
 	LogRotationSize int64
 	LogRotationAge  time.Duration

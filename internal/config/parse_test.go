@@ -170,7 +170,7 @@ func TestAllKeysAreKnown(t *testing.T) {
 	for _, n := range append(keyNames(mainKeys()), keyNames(serverKeys())...) {
 		names[n] = true
 	}
-	if got, want := len(names), 77+1+17; got != want {
+	if got, want := len(names), 77+1+18; got != want {
 		t.Errorf("%d different keys, want %d", got, want)
 	}
 }

@@ -40,6 +40,7 @@ const (
 	RepoCheck Command = 301
 	RepoStats Command = 302
 	Rehearse  Command = 303
+	Jobs      Command = 304
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -117,6 +118,8 @@ func (c Command) word() string {
 		return "repo-stats"
 	case Rehearse:
 		return "rehearse"
+	case Jobs:
+		return "jobs"
 	default:
 		return ""
 	}
@@ -199,6 +202,8 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeRepoCheckNoServer, Busy: CodeRepoCheckBusy, Other: CodeRepoCheckFailed}
 	case Rehearse:
 		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
+	case Jobs:
+		return Codes{NoServer: CodeJobsNoServer, Other: CodeJobsOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
@@ -15,17 +14,9 @@ const (
 	gapRetry    = time.Minute // after a backup that failed
 )
 
-// mendGaps takes a full backup of every server whose newest hole in WAL no backup
-// follows: until then no moment after the hole can be restored. What is needed
+// mendGap takes a full backup whenever no backup follows the newest hole in WAL of
+// a server: until then no moment after the hole can be restored. What is needed
 // is read from the repository each time, so that it survives a restart.
-func (s *Supervisor) mendGaps(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, v := range s.servers {
-		wg.Go(func() { s.mendGap(ctx, v) })
-	}
-}
-
 func (s *Supervisor) mendGap(ctx context.Context, v *server) {
 	wait := gapInterval
 	for {

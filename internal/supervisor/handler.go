@@ -21,10 +21,14 @@ import (
 )
 
 // handler answers requests of the management protocol.
-type handler struct{ *Supervisor }
+type handler struct {
+	*Supervisor
+	asking asking // how the request wants its job
+}
 
 // Handle implements [mgmt.Handler].
 func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+	h.asking = asking{wait: !req.Args.Bool("NoWait"), ticket: req.Args.Text("Ticket")}
 	switch req.Command {
 	case mgmt.Ping:
 		return mgmt.Response{}, nil
@@ -32,14 +36,15 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		h.stop(errShutdown)
 		return nil, nil
 	case mgmt.Reload:
-		restart, err := h.reload()
-		return mgmt.Response{"Restart": restart}, err
+		return h.reloadFiles()
 	case mgmt.ConfLs:
 		return h.confLs(), nil
 	case mgmt.ConfGet:
 		return h.confGet(), nil
 	case mgmt.ConfSet:
 		return h.confSet(ctx, req)
+	case mgmt.Jobs:
+		return h.jobList(ctx, req)
 	case mgmt.Reset:
 		for _, level := range levels {
 			h.Segment.LogCounter(level).Store(0)
@@ -66,6 +71,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.RepoCheck:  h.repoCheck,
 		mgmt.RepoStats:  h.repoStats,
 		mgmt.Rehearse:   h.rehearse,
+		mgmt.Mode:       h.mode,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -92,7 +98,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 
 // job runs a job and turns its failure into an error.
 func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	result, err := h.runJob(v, kind, spec)
+	result, err := h.runAsked(v, kind, spec, h.asking)
 	if err == nil && result.Failure != nil {
 		err = result.Failure
 	}
@@ -100,6 +106,9 @@ func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error
 }
 
 func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	if v.slot.Offline.Load() == 1 {
+		return nil, &mgmt.Error{Code: mgmt.CodeBackupOffline, Workflow: "Backup", Err: fmt.Errorf("server %q is offline: take it online first (pgmoneta-cli mode %s online)", v.name, v.name)}
+	}
 	if v.slot.Streaming.Load() != 1 {
 		why, _ := v.slot.LastError.Load()
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
@@ -297,7 +306,9 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 // progress tells how far the job of a server is, and stops it if it is not wanted any more.
 func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
 	if req.Args.Bool("Cancel") {
-		h.cancelJob(v)
+		if err := h.cancel(req, v); err != nil {
+			return nil, err
+		}
 	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
@@ -345,6 +356,9 @@ func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error
 	servers := []mgmt.Document{}
 	used := uint64(0)
 	for _, v := range h.servers {
+		if _, ok := c.Server(v.name); !ok {
+			continue // a reload is under way
+		}
 		d, size, err := h.serverStatus(ctx, c, v, details)
 		if err != nil {
 			return nil, err
@@ -419,11 +433,15 @@ func (h handler) walStatus(d mgmt.Document, snap shmem.ServerSnapshot) {
 	d["SlotState"], d["SlotRetained"] = snap.SlotState, snap.SlotRetained
 	d["ShippedLSN"] = pg.LSN(snap.ShippedLSN).String()
 	d["NextAttempt"] = ""
-	if !snap.Streaming && !snap.NextAttempt.IsZero() {
+	if !snap.Streaming && !snap.Offline && !snap.NextAttempt.IsZero() {
 		d["NextAttempt"] = snap.NextAttempt.UTC().Format(time.RFC3339)
 	}
+	d["Mode"] = "online"
+	if snap.Offline {
+		d["Mode"] = "offline"
+	}
 	d["LastError"] = ""
-	if !snap.Streaming {
+	if !snap.Streaming && !snap.Offline {
 		d["LastError"] = firstText(snap.LastError, snap.LastExit)
 	}
 }

@@ -31,13 +31,23 @@ type server struct {
 	slot  *shmem.Server
 	log   *slog.Logger
 
-	busy atomic.Pointer[job.Kind] // the job that runs, nil for none
+	queue queue
+	busy  atomic.Pointer[job.Kind] // the job that runs, nil for none
 
 	// catalog is what the metrics page shows: read from disk in the background.
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
 
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
+
+	receiver receiver
+	watchers sync.WaitGroup
+	workers  sync.WaitGroup
+	unwatch  context.CancelFunc
+	dismiss  context.CancelFunc // of its WAL worker
+	ended    chan struct{}      // closed when a removed server has no goroutine and no process left
+	before   []<-chan struct{}  // ended of removed servers of the same name
+	gone     bool               // removed, or about to be; guarded by Supervisor.mu
 
 	mu       sync.Mutex
 	failures map[string]uint64 // of backups, by class
@@ -65,7 +75,7 @@ func newServer(index int, name, baseDir string, keys repo.Keys, foreign OpenFore
 	slot.Name.Store(name)
 	slot.State.Store(shmem.StateStarting)
 	return &server{index: index, name: name, repo: r, slot: slot, log: log.With("server", name),
-		changed: make(chan struct{}, 1), failures: map[string]uint64{}}, nil
+		changed: make(chan struct{}, 1), ended: make(chan struct{}), failures: map[string]uint64{}}, nil
 }
 
 const catalogInterval = 30 * time.Second
@@ -231,9 +241,9 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 	return child, nil
 }
 
-// keepReceiving runs the WAL worker of a server until ctx ends, starting it
+// receiveTurn runs the WAL worker of a server until ctx ends, starting it
 // again whenever it ends by itself.
-func (s *Supervisor) keepReceiving(ctx context.Context, v *server) {
+func (s *Supervisor) receiveTurn(ctx context.Context, v *server) {
 	delay := restartMin
 	for ctx.Err() == nil {
 		began := time.Now()
