@@ -60,11 +60,12 @@ func places() map[string]place {
 		"internal/job":                 {row: 2, rows: below2, also: []string{"internal/repo"}},
 
 		// Services.
-		"internal/wal":      {row: 3, rows: below3},
-		"internal/verify":   {row: 3, rows: below3},
-		"internal/walcheck": {row: 3, rows: below3},
-		"internal/foreign":  {row: 3, rows: below3},
-		"internal/walfile":  {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
+		"internal/wal":       {row: 3, rows: below3},
+		"internal/verify":    {row: 3, rows: below3},
+		"internal/walcheck":  {row: 3, rows: below3},
+		"internal/foreign":   {row: 3, rows: below3},
+		"internal/retention": {row: 3, rows: below3},                                     // pure
+		"internal/walfile":   {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
