@@ -105,9 +105,44 @@ func (d *decider) follows(a, b Backup) bool {
 		return false
 	}
 	return !slices.ContainsFunc(d.Missing, func(m Range) bool {
-		left, on := h.End(m.Timeline)
-		return on && m.From < min(b.Start, left) && m.To > a.Start && m.Timeline >= a.StartTLI
+		begin, end, on := d.part(h, m.Timeline)
+		return on && max(m.From, begin, a.Start) < min(m.To, end, b.Start)
 	})
+}
+
+// part returns the positions at which a recovery along h reads segments of a timeline.
+func (d *decider) part(h pg.History, tli pg.Timeline) (begin, end pg.LSN, on bool) {
+	for _, s := range h.Ancestors {
+		// The next timeline repeats the segment in which this one was left.
+		left := s.End
+		if d.SegmentSize.Valid() {
+			left = d.SegmentSize.Start(left)
+		}
+		if s.Timeline == tli {
+			return begin, left, true
+		}
+		begin = left
+	}
+	return begin, theEnd, tli == h.Timeline
+}
+
+// absent returns what lies between the segments that are there, on each timeline.
+func (d *decider) absent() []Range {
+	var list []Range
+	for i, s := range d.Segments {
+		first := i == 0 || d.Segments[i-1].Timeline != s.Timeline
+		if first && i > 0 {
+			list = append(list, Range{d.Segments[i-1].Timeline, d.Segments[i-1].To, theEnd})
+		}
+		from := pg.LSN(0)
+		if !first {
+			from = d.Segments[i-1].To
+		}
+		if from < s.From {
+			list = append(list, Range{s.Timeline, from, s.From})
+		}
+	}
+	return list
 }
 
 func (d *decider) history(tli pg.Timeline) (pg.History, bool) {

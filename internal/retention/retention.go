@@ -51,14 +51,18 @@ type Range struct {
 type Segment struct {
 	Name string
 	Range
+	Fixed bool // it is not in the store, and never to be deleted
 }
 
 // A Catalogue is what there is of a server.
 type Catalogue struct {
 	Backups   []Backup
 	Histories map[pg.Timeline]pg.History // of timelines after the first
-	Missing   []Range                    // WAL that is not there: holes, and what was removed before
-	Segments  []Segment
+	Missing   []Range                    // WAL that is known to be missing or damaged
+	Segments  []Segment                  // that are there; between them WAL is missing too
+
+	SegmentSize pg.SegmentSize
+
 	Unshipped bool   // copies of segments are made ...
 	Shipped   pg.LSN // ... and were made up to here
 }
@@ -104,12 +108,15 @@ func Decide(c Catalogue, p Policy, now time.Time) Plan {
 		d.Zone = time.UTC
 	}
 	d.Backups = slices.SortedFunc(slices.Values(c.Backups), func(a, b Backup) int { return cmp.Compare(a.Label, b.Label) })
+	d.Segments = slices.SortedFunc(slices.Values(c.Segments), func(a, b Segment) int {
+		return cmp.Or(cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.From, b.From))
+	})
+	d.Missing = slices.Concat(c.Missing, d.absent())
 	d.branches()
 	for _, rule := range []func(){d.kept, d.days, d.weeks, d.months, d.years, d.count, d.least, d.window, d.bases} {
 		rule()
 	}
-	plan := d.plan()
-	return plan
+	return d.plan()
 }
 
 type decider struct {

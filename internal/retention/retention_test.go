@@ -30,7 +30,7 @@ func position(t time.Time) pg.LSN {
 func segments(tli pg.Timeline, from, to pg.LSN) []Segment {
 	var list []Segment
 	for lsn := pg.SegmentSize(segmentSize).Start(from); lsn < to; lsn += segmentSize {
-		list = append(list, Segment{pg.SegmentName(tli, lsn, segmentSize), Range{tli, lsn, lsn + segmentSize}})
+		list = append(list, Segment{pg.SegmentName(tli, lsn, segmentSize), Range{tli, lsn, lsn + segmentSize}, false})
 	}
 	return list
 }
@@ -214,6 +214,7 @@ func newWorld(r *rand.Rand) *world {
 	begin := time.Unix(r.Int64N(70*365*86400), 0)
 	length := time.Duration(1+r.IntN(40*24)) * time.Hour
 	w := &world{now: begin.Add(length)}
+	w.SegmentSize = segmentSize
 	if r.IntN(2) == 0 {
 		w.switched = begin.Add(time.Duration(r.Int64N(int64(length))))
 		if r.IntN(2) == 0 {
@@ -266,7 +267,6 @@ func (w *world) lose(r *rand.Rand) {
 	i := r.IntN(len(w.Segments))
 	lost := w.Segments[i:min(i+1+r.IntN(20), len(w.Segments))]
 	for _, s := range lost {
-		w.Missing = append(w.Missing, s.Range)
 		w.Backups = slices.DeleteFunc(w.Backups, func(b Backup) bool { return closed(b).covers(s) })
 	}
 	w.Segments = slices.Delete(slices.Clone(w.Segments), i, i+len(lost))
@@ -308,9 +308,6 @@ func (w *world) left(p Plan) *world {
 	gone := p.Delete()
 	next.Backups = slices.DeleteFunc(slices.Clone(w.Backups), func(b Backup) bool { return slices.Contains(gone, b.Label) })
 	next.Segments = without(w.Segments, p.WAL)
-	for _, s := range p.WAL {
-		next.Missing = append(slices.Clip(next.Missing), s.Range)
-	}
 	return &next
 }
 

@@ -1,7 +1,6 @@
 package retention
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -27,8 +26,9 @@ func (s span) covers(g Segment) bool {
 // on all that may descend from it.
 func open(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, theEnd} }
 
-// closed is the WAL that makes a backup consistent.
-func closed(b Backup) span { return span{b.StartTLI, b.EndTLI, b.Start, b.End} }
+// closed is the WAL that makes a backup consistent. A later timeline may have the only
+// whole copy of the segment in which the backup's own was left.
+func closed(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, b.End} }
 
 // wal returns the segments that nothing needs any more, oldest first, or why all stay.
 func (d *decider) wal() (gone []Segment, kept string) {
@@ -39,13 +39,10 @@ func (d *decider) wal() (gone []Segment, kept string) {
 	}
 	needs := d.needs()
 	for _, s := range d.Segments {
-		if !slices.ContainsFunc(needs, func(n span) bool { return n.covers(s) }) {
+		if !s.Fixed && !slices.ContainsFunc(needs, func(n span) bool { return n.covers(s) }) {
 			gone = append(gone, s)
 		}
 	}
-	slices.SortFunc(gone, func(a, b Segment) int {
-		return cmp.Or(cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.From, b.From))
-	})
 	return gone, ""
 }
 
