@@ -70,6 +70,7 @@ func places() map[string]place {
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
 		"internal/restore": {row: 4, rows: below4},
+		"internal/expire":  {row: 4, rows: below4},
 		// A rehearsal is a restore and what follows.
 		"internal/rehearse": {row: 4, rows: below4, also: []string{"internal/restore"}},
 

@@ -41,11 +41,17 @@ const (
 	CheckWAL  Kind = "walcheck"
 	CheckRepo Kind = "repocheck"
 	Rehearse  Kind = "rehearse"
+	Retention Kind = "retention"
+	// PlanRetention only tells what Retention would do, beside any other job.
+	PlanRetention Kind = "retentionplan"
 )
+
+// Beside reports whether a job runs beside others, because it needs no lock.
+func (k Kind) Beside() bool { return k == CheckWAL || k == PlanRetention }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Retention, PlanRetention}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -98,6 +104,7 @@ type Start struct {
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
 	Rehearsal  Rehearsal
+	Policy     Policy
 	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
 	AllowCorrupt bool
 
@@ -190,6 +197,7 @@ type Result struct {
 	Repo    *RepoReport // repocheck
 
 	Rehearsal *repo.Rehearsal // rehearse
+	Retention *RetentionReport
 }
 
 // A File is a row of a verification.

@@ -34,13 +34,9 @@ func (e *busyError) Error() string {
 // supervisor cancels it. A server has one job at a time, and one check of its WAL
 // beside that.
 func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	if kind != job.CheckWAL {
-		if !v.busy.CompareAndSwap(nil, &kind) {
-			other := job.Kind("job")
-			if k := v.busy.Load(); k != nil {
-				other = *k
-			}
-			return job.Result{}, &busyError{server: v.name, kind: other}
+	if !kind.Beside() {
+		if err := s.occupy(v, kind); err != nil {
+			return job.Result{}, err
 		}
 		defer v.busy.Store(nil)
 	}
@@ -58,6 +54,29 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 		v.countFailure(result.Failure)
 	}
 	return result, err
+}
+
+// retentionPatience is how long other jobs wait for the retention, which nobody asked for.
+const retentionPatience = time.Minute
+
+// occupy makes a job the one that runs.
+func (s *Supervisor) occupy(v *server, kind job.Kind) error {
+	deadline := time.Now().Add(retentionPatience)
+	for !v.busy.CompareAndSwap(nil, &kind) {
+		other := job.Kind("job")
+		if k := v.busy.Load(); k != nil {
+			other = *k
+		}
+		if other != job.Retention || time.Now().After(deadline) {
+			return &busyError{server: v.name, kind: other}
+		}
+		select {
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func (v *server) countFailure(f *job.Failure) {
@@ -115,7 +134,7 @@ func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) 
 		return 0, nil, context.Cause(s.ctx)
 	}
 	for _, r := range s.jobs {
-		if r.server == v && r.kind == kind {
+		if r.server == v && r.kind == kind && kind != job.PlanRetention {
 			return 0, nil, &busyError{server: v.name, kind: kind}
 		}
 	}
@@ -147,7 +166,7 @@ func (s *Supervisor) cancelJob(v *server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.jobs {
-		if r.server == v && r.kind != job.CheckWAL && r.child != nil {
+		if r.server == v && !r.kind.Beside() && r.child != nil {
 			_ = r.child.Conn().Send(job.KindStop, nil)
 		}
 	}

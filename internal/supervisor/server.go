@@ -155,6 +155,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
+		Policy:    policy(c, sc),
 		Log:       job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
 }

@@ -196,7 +196,7 @@ func without(c *config.Config) []string {
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
 		note(len(s.Extra) > 0, s.Name+".extra")
 	}
-	return append(names, "retention (backups and WAL are kept until they are deleted)")
+	return names
 }
 
 // Run runs the daemon until ctx ends or a client asks for its shutdown.
@@ -226,11 +226,14 @@ func (s *Supervisor) Run(parent context.Context) error {
 		workers.Go(func() { s.keepReceiving(receiving, sv) })
 		watchers.Go(func() { sv.refresh(s.ctx) })
 		watchers.Go(func() { s.watchHoles(s.ctx, sv) })
+		watchers.Go(func() { s.expire(s.ctx, sv) })
 	}
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.mendGaps(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
-	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
+	if names := without(c); len(names) > 0 {
+		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))
+	}
 	if s.Ready != nil {
 		s.Ready()
 	}
@@ -357,7 +360,7 @@ func (s *Supervisor) put(old, current *config.Config) {
 // at once, or with the next job.
 var applied = map[string]bool{
 	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
-	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
+	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.
