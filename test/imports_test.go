@@ -104,6 +104,7 @@ func owners() map[string][]string {
 		"github.com/jackc/pglogrepl":          {"internal/pgrepl"},
 		"github.com/jackc/pgx/v5":             {"internal/pgrepl", "test/pgtest"},
 		"github.com/prometheus/client_golang": {"internal/metrics"},
+		"github.com/robfig/cron/v3":           {"internal/config"},
 		"github.com/xdg-go/scram":             {"internal/mgmt", "internal/vault"},
 		"github.com/klauspost/compress":       {"internal/container", "internal/mgmt"},
 		"github.com/pierrec/lz4/v4":           {"internal/container", "internal/mgmt"},

@@ -94,6 +94,8 @@ type Main struct {
 	RetentionMin      int           // newest valid backups that stay; 0 = 1
 	RecoveryWindow    time.Duration // of which every moment stays restorable; 0 = what the days of Retention keep
 	WALKeep           WALKeep
+	HookBefore        string        // program that is run before a job
+	HookAfter         string        // and after it
 	BackupOnStart     bool          // take a full backup of a server without a valid one
 	Verification      time.Duration // 0 off
 	Workspace         string
@@ -189,6 +191,10 @@ type Server struct {
 	RecoveryWindow   time.Duration // 0 inherits
 	WALKeep          WALKeep       // unset inherits
 	BackupOnStart    Tristate      // Unset inherits
+	Schedule         Schedule
+	ScheduleJitter   time.Duration // by which jobs are spread
+	HookBefore       string        // empty inherits
+	HookAfter        string        // empty inherits
 	Workers          int           // -1 inherits
 	MaxRate          int64         // -1 inherits
 	Progress         Tristate      // Unset inherits

@@ -100,6 +100,12 @@ func (c *Config) BackupOnStart(s *Server) bool {
 	return s.BackupOnStart == Yes
 }
 
+// HookBefore returns the program that is run before the jobs of a server, empty for none.
+func (c *Config) HookBefore(s *Server) string { return firstSet(s.HookBefore, c.Main.HookBefore) }
+
+// HookAfter returns the program that is run after the jobs of a server, empty for none.
+func (c *Config) HookAfter(s *Server) string { return firstSet(s.HookAfter, c.Main.HookAfter) }
+
 // Progress reports whether progress of a server is tracked.
 func (c *Config) Progress(s *Server) bool {
 	if s.Progress == Unset {

@@ -48,6 +48,8 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		return h.status(ctx, req.Command == mgmt.StatusDetails)
 	case mgmt.Retention:
 		return h.retention(req)
+	case mgmt.Schedule:
+		return h.schedule(req)
 	}
 	return h.ofServer(ctx, req)
 }

@@ -45,7 +45,12 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 		return job.Result{}, err
 	}
 	start.Job = spec
+	hooks := s.hooks(v, kind, spec)
+	if err := hooks.before(s.ctx); err != nil {
+		return job.Result{}, err
+	}
 	result, err := s.inSlot(v, start)
+	hooks.after(s.ctx, result, err)
 	v.catalogChanged()
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})

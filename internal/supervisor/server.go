@@ -37,6 +37,8 @@ type server struct {
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
 
+	calendar calendar // what was done by the schedule
+
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
 
 	mu       sync.Mutex

@@ -189,7 +189,6 @@ func without(c *config.Config) []string {
 	}
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
-	note(c.Main.Verification > 0, "verification")
 	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
@@ -227,6 +226,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 		watchers.Go(func() { sv.refresh(s.ctx) })
 		watchers.Go(func() { s.watchHoles(s.ctx, sv) })
 		watchers.Go(func() { s.expire(s.ctx, sv) })
+		watchers.Go(func() { s.keepSchedule(s.ctx, sv) })
 	}
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.mendGaps(s.ctx) })
@@ -360,7 +360,8 @@ func (s *Supervisor) put(old, current *config.Config) {
 // at once, or with the next job.
 var applied = map[string]bool{
 	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
-	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true, "passfile": true,
+	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true,
+	"schedule": true, "schedule_jitter": true, "verification": true, "hook_before": true, "hook_after": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.

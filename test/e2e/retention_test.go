@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -48,11 +49,16 @@ func TestRetentionDeletesWALBeforeTheOldestBackup(t *testing.T) {
 func TestRetentionRunsByItself(t *testing.T) {
 	t.Parallel()
 	s := pgtest.Start(t, pgtest.Options{})
-	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "retention_interval = 1")
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "retention_interval = 1", "backup_on_start = on")
 	d.waitStreaming(t, "primary")
 	s.Exec(t, "CREATE TABLE t(a int)")
 	s.SwitchWAL(t)
-	d.must(t, "backup", "primary")
+	waitFor(t, 30*time.Second, "the first backup", func() error {
+		if n := d.must(t, "list-backup", "primary")["NumberOfBackups"]; n != 1.0 {
+			return fmt.Errorf("%v backups", n)
+		}
+		return nil
+	})
 	waitFor(t, 20*time.Second, "the retention", func() error {
 		if n := d.retained(t, "--dry-run")["DeletedSegments"]; n != 0.0 {
 			return fmt.Errorf("%v segments are left", n)
@@ -100,4 +106,54 @@ func TestNotesShowEverywhere(t *testing.T) {
 	if got := d.must(t, "list-backup", "primary")["NumberOfBackups"]; got != 0.0 {
 		t.Errorf("%v backups are left", got)
 	}
+}
+
+func TestScheduleAndHooks(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s})
+	conf, err := os.ReadFile(d.path("pgmoneta.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, "before", "#!/bin/sh\ntest ! -e "+d.path("refuse")+"\n")
+	d.write(t, "after", "#!/bin/sh\n{ echo \"$PGMONETA_JOB $PGMONETA_OUTCOME $PGMONETA_ERROR\"; cat; } >> "+d.path("told")+"\n")
+	d.write(t, "pgmoneta.conf", string(conf)+`schedule = incremental: "@every 2s", verify: "@every 3s"`+
+		"\nhook_before = "+d.path("before")+"\nhook_after = "+d.path("after")+"\n")
+	for _, hook := range []string{"before", "after"} {
+		if err := os.Chmod(d.path(hook), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pgtest.Own(t, d.dir)
+	d.start(t)
+	waitFor(t, 60*time.Second, "the schedule", func() error {
+		if n := d.must(t, "list-backup", "primary")["NumberOfBackups"].(float64); n < 2 {
+			return fmt.Errorf("%v backups", n)
+		}
+		jobs := d.must(t, "schedule", "primary")["Jobs"].([]any)
+		for _, j := range jobs {
+			if row := j.(map[string]any); row["Outcome"] != "done" || row["Next"] == "" {
+				return fmt.Errorf("%v", row)
+			}
+		}
+		told, err := os.ReadFile(d.path("told"))
+		if err != nil || !strings.Contains(string(told), "verify done") || !strings.Contains(string(told), `"job":"backup","when":"after","backup":"2`) {
+			return fmt.Errorf("told %s, %v", told, err)
+		}
+		return nil
+	})
+	rows := d.must(t, "list-backup", "primary")["Backups"].([]any)
+	if len(rows) < 2 || rows[0].(map[string]any)["Incremental"] != false || rows[1].(map[string]any)["Incremental"] != true {
+		t.Errorf("backups: %v", rows)
+	}
+	d.write(t, "refuse", "")
+	waitFor(t, 30*time.Second, "a refusal", func() error {
+		for _, j := range d.must(t, "schedule")["Jobs"].([]any) {
+			if row := j.(map[string]any); strings.Contains(row["Outcome"].(string), "hook_before") && row["Failures"] != 0.0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("nothing was refused")
+	})
 }
