@@ -41,6 +41,9 @@ const (
 	RepoStats Command = 302
 	Rehearse  Command = 303
 	Jobs      Command = 304
+
+	Retention Command = 310
+	Schedule  Command = 311
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -120,6 +123,10 @@ func (c Command) word() string {
 		return "rehearse"
 	case Jobs:
 		return "jobs"
+	case Retention:
+		return "retention"
+	case Schedule:
+		return "schedule"
 	default:
 		return ""
 	}
@@ -204,6 +211,10 @@ func (c Command) definedCodes() Codes {
 		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
 	case Jobs:
 		return Codes{NoServer: CodeJobsNoServer, Other: CodeJobsOther}
+	case Retention:
+		return Codes{NoServer: CodeRetentionNoServer, Busy: CodeRetentionBusy, Other: CodeRetentionFailed}
+	case Schedule:
+		return Codes{NoServer: CodeScheduleNoServer, Other: CodeScheduleOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -219,6 +219,12 @@ const (
 
 	CodeJobsNoServer Code = 4300
 	CodeJobsOther    Code = 4301
+
+	CodeRetentionNoServer Code = 4400
+	CodeRetentionFailed   Code = 4401
+	CodeRetentionBusy     Code = 4402 // another job holds the server
+	CodeScheduleNoServer  Code = 4410
+	CodeScheduleOther     Code = 4411
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

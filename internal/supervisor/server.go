@@ -38,6 +38,8 @@ type server struct {
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
 
+	calendar calendar // what was done by the schedule
+
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
 
 	receiver receiver
@@ -165,6 +167,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
+		Policy:    policy(c, sc),
 		Log:       job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
 }

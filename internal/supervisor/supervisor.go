@@ -193,14 +193,13 @@ func without(c *config.Config) []string {
 	}
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
-	note(c.Main.Verification > 0, "verification")
 	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
 		note(len(s.Extra) > 0, s.Name+".extra")
 	}
-	return append(names, "retention (backups and WAL are kept until they are deleted)")
+	return names
 }
 
 // Run runs the daemon until ctx ends or a client asks for its shutdown.
@@ -235,7 +234,9 @@ func (s *Supervisor) Run(parent context.Context) error {
 	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(c.Servers), "file", c.Path)
-	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
+	if names := without(c); len(names) > 0 {
+		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))
+	}
 	if s.Ready != nil {
 		s.Ready()
 	}
