@@ -49,7 +49,9 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 		return job.Result{}, err
 	}
 	start.Job = spec
+	began := time.Now()
 	result, err := s.inSlot(v, start)
+	v.tally.jobEnded(kind, began, result, err)
 	v.catalogChanged()
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})

@@ -20,6 +20,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -97,6 +99,12 @@ type Supervisor struct {
 
 	holes     holeBoard
 	listeners listeners
+
+	started   atomic.Bool // requests are answered
+	measured  atomic.Pointer[measure]
+	page      atomic.Pointer[metrics.Handler]
+	reloaded  atomic.Int64 // Unix nanoseconds of the last reload that succeeded
+	reloadBad atomic.Bool  // the last one did not
 }
 
 // errShutdown is the cause of an orderly end.
@@ -121,6 +129,7 @@ func New(o Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{Options: o, jobs: map[int]*running{}}
 	s.config.Store(o.Config)
+	s.reloaded.Store(time.Now().UnixNano())
 	if err := s.sealable(o.Config); err != nil {
 		return nil, err
 	}
@@ -173,9 +182,6 @@ func supported(c *config.Config) error {
 	if c.Main.StorageEngines != config.StorageLocal {
 		errs = append(errs, fmt.Errorf("%s: this version stores on the local disk only: set storage_engine = local", c.Path))
 	}
-	if c.Main.MetricsTLS != (config.TLSFiles{}) {
-		errs = append(errs, fmt.Errorf("%s: metrics over TLS are not possible in this version: remove metrics_ca_file, metrics_cert_file and metrics_key_file", c.Path))
-	}
 	return errors.Join(errs...)
 }
 
@@ -190,7 +196,6 @@ func without(c *config.Config) []string {
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
 	note(c.Main.Verification > 0, "verification")
-	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
@@ -228,9 +233,11 @@ func (s *Supervisor) Run(parent context.Context) error {
 		watchers.Go(func() { s.watchHoles(s.ctx, sv) })
 	}
 	watchers.Go(s.handleSignals)
+	watchers.Go(func() { s.watchSizes(s.ctx) })
 	watchers.Go(func() { s.mendGaps(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
 	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
+	s.started.Store(true)
 	if s.Ready != nil {
 		s.Ready()
 	}
@@ -313,6 +320,11 @@ func (s *Supervisor) handleSignals() {
 func (s *Supervisor) reload() (restart bool, err error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	defer func() {
+		if s.reloadBad.Store(err != nil); err == nil {
+			s.reloaded.Store(time.Now().UnixNano())
+		}
+	}()
 	old := s.config.Load()
 	next, err := config.Load(old.Path)
 	if err != nil {
@@ -356,7 +368,7 @@ func (s *Supervisor) put(old, current *config.Config) {
 // applied are the keys whose change a reload carries into the running daemon:
 // at once, or with the next job.
 var applied = map[string]bool{
-	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
+	"log_level": true, "metrics": true, "metrics_cache_max_age": true, "management": true, "compression": true, "compression_level": true,
 	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
 }
 
@@ -366,6 +378,22 @@ type listeners struct {
 	metrics    *service
 	management *service // remote
 	socket     *service
+
+	held         sync.Mutex
+	certificates map[string]*certificate // by listener
+}
+
+// hold remembers the certificate of a listener, nil for none.
+func (l *listeners) hold(listener string, c *certificate) {
+	l.held.Lock()
+	defer l.held.Unlock()
+	if l.certificates == nil {
+		l.certificates = map[string]*certificate{}
+	}
+	delete(l.certificates, listener)
+	if c != nil {
+		l.certificates[listener] = c
+	}
 }
 
 // A service is a listener and the goroutine that serves it.
@@ -412,6 +440,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 	if c.Main.Management <= 0 {
 		return nil
 	}
+	l.hold("management", nil)
 	door := mgmt.NewDoor(s.adminPassword, nil, c.Main.TLS == config.TLSRequire)
 	if c.Main.TLS != config.TLSOff {
 		cert, err := loadCertificate(c.Main.TLSFiles, s.Log.Warn)
@@ -419,6 +448,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 			return fmt.Errorf("%s: invalid TLS configuration: %w", c.Path, err)
 		}
 		door.TLS = cert.Config
+		l.hold("management", cert)
 	}
 	ln, err := listenTCP(c, c.Main.Management)
 	if err != nil {
@@ -459,11 +489,27 @@ func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
 	if c.Main.Metrics <= 0 {
 		return nil
 	}
+	l.hold("metrics", nil)
+	var cert *certificate
+	if c.Main.MetricsTLS != (config.TLSFiles{}) {
+		var err error
+		if cert, err = loadCertificate(c.Main.MetricsTLS, s.Log.Warn); err != nil {
+			return fmt.Errorf("%s: metrics: %w", c.Path, err)
+		}
+		l.hold("metrics", cert)
+	}
 	ln, err := listenTCP(c, c.Main.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	h := metrics.New(s)
+	if cert != nil {
+		ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.Config() }})
+	}
+	h := metrics.New(s, metrics.Options{
+		CacheAge:  func() time.Duration { return s.config.Load().Main.MetricsCacheMaxAge },
+		CacheSize: c.Main.MetricsCacheMaxSize, Health: s.Health,
+	})
+	s.page.Store(h)
 	l.metrics = serve(s, "metrics", func(ctx context.Context) error { return metrics.Serve(ctx, ln, h) })
 	return nil
 }
