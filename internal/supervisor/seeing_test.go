@@ -101,7 +101,7 @@ func certify(t *testing.T, cert, key string, notAfter time.Time) *x509.CertPool 
 }
 
 // idle runs a supervisor for a server that nobody can reach, and returns the address of its metrics.
-func idle(t *testing.T, settings string) (sv *Supervisor, addr string) {
+func idle(t *testing.T, settings string, change ...func(*Options)) (sv *Supervisor, addr string) {
 	t.Helper()
 	dir := t.TempDir()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -121,7 +121,11 @@ func idle(t *testing.T, settings string) (sv *Supervisor, addr string) {
 		t.Fatal(err)
 	}
 	ready := make(chan struct{})
-	sv, err = New(Options{Config: c, Log: &logging.Log{Logger: slog.New(slog.DiscardHandler)}, Level: new(slog.LevelVar), Segment: seg, Start: startThread(seg), Ready: func() { close(ready) }})
+	o := Options{Config: c, Log: &logging.Log{Logger: slog.New(slog.DiscardHandler)}, Level: new(slog.LevelVar), Segment: seg, Start: startThread(seg), Ready: func() { close(ready) }}
+	for _, f := range change {
+		f(&o)
+	}
+	sv, err = New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

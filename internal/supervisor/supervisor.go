@@ -76,6 +76,8 @@ type Options struct {
 	Start func(ipc.Spec) (Child, error)
 	// Reload and Rebind deliver the requests of SIGHUP and SIGUSR1; may be nil.
 	Reload, Rebind <-chan os.Signal
+	// Notifier tells systemd what happens; may be nil.
+	Notifier *Notifier
 	// Ready is called when requests are answered; may be nil.
 	Ready func()
 }
@@ -238,12 +240,17 @@ func (s *Supervisor) Run(parent context.Context) error {
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
 	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
 	s.started.Store(true)
+	if err := s.Notifier.tell("READY=1"); err != nil {
+		s.Log.Warn("the service manager is not told that the daemon runs", "err", err)
+	}
+	watchers.Go(func() { s.Notifier.keepAlive(s.ctx, s.lives) })
 	if s.Ready != nil {
 		s.Ready()
 	}
 
 	<-s.ctx.Done()
 	s.Log.Info("shutdown", "cause", context.Cause(s.ctx))
+	_ = s.Notifier.tell("STOPPING=1")
 	s.cancelJobs()
 	watchers.Wait()
 	s.listeners.close() // waits for requests, and these for their jobs
