@@ -92,8 +92,13 @@ func metricsRetention(r config.Retention) metrics.Retention {
 	return metrics.Retention{Days: r.Days, Weeks: r.Weeks, Months: r.Months, Years: r.Years}
 }
 
+// lifeless is how long a WAL worker may give no sign of life, of which it gives one each second.
+const lifeless = 15 * time.Second
+
 func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) metrics.Server {
 	snap := v.slot.Snapshot()
+	// A worker that is stopped, or stuck, says that it streams until it goes on.
+	snap.Streaming = snap.Streaming && now.Sub(snap.Heartbeat) < lifeless
 	m := metrics.Server{
 		Name: v.name, Online: snap.Streaming, Primary: snap.Primary, Valid: snap.ServerVersion != 0,
 		Checksums: snap.Checksums, Timeline: uint32(snap.Timeline), WAL: walSnapshot(snap),
