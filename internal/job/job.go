@@ -64,6 +64,14 @@ func (k Kind) Number() int {
 	return 0
 }
 
+// KindOf returns the kind of a number of the shared segment, "" for one that is none.
+func KindOf(number int) Kind {
+	if number < 1 || number > len(kinds) {
+		return ""
+	}
+	return kinds[number-1]
+}
+
 // A Start tells a worker what to do.
 type Start struct {
 	Kind       Kind

@@ -49,6 +49,9 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		for _, level := range levels {
 			h.Segment.LogCounter(level).Store(0)
 		}
+		if page := h.page.Load(); page != nil {
+			page.Clear()
+		}
 		return nil, nil
 	case mgmt.Status, mgmt.StatusDetails:
 		return h.status(ctx, req.Command == mgmt.StatusDetails)
@@ -88,6 +91,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		return nil, &mgmt.Error{Code: req.Command.Codes().NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
 	}
 	resp, err := handle(ctx, req, v)
+	v.tally.answered(err)
 	if err != nil {
 		var known *mgmt.Error
 		if !errors.As(err, &known) {

@@ -78,7 +78,9 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	if err := hooks.before(s.ctx); err != nil {
 		return job.Result{}, err
 	}
+	began := time.Now()
 	result, err := s.inSlot(v, start, e)
+	v.tally.jobEnded(kind, began, result, err)
 	hooks.after(s.ctx, result, err)
 	v.catalogChanged()
 	if result.Rehearsal != nil {
