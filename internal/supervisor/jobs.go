@@ -34,6 +34,11 @@ func (e *busyError) Error() string {
 // supervisor cancels it. A server has one job at a time, and one check of its WAL
 // beside that.
 func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
+	if kind == job.Backup {
+		if err := s.roomForBackup(); err != nil {
+			return job.Result{}, fmt.Errorf("server %q: %w", v.name, err)
+		}
+	}
 	if !kind.Beside() {
 		if err := s.occupy(v, kind); err != nil {
 			return job.Result{}, err

@@ -83,6 +83,9 @@ func (v *server) refresh(ctx context.Context) {
 	for {
 		list, err := v.repo.Backups(ctx)
 		if err == nil {
+			for i := range list {
+				list[i].Keep, _ = v.note(ctx, list[i])
+			}
 			v.catalog.Store(&list)
 			failed = ""
 		} else if ctx.Err() == nil && err.Error() != failed {

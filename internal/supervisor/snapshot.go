@@ -54,7 +54,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server 
 		m.WAL.Slot, m.WAL.Shipping = sc.WALSlot, sc.WALShipping != ""
 	}
 	if kind := v.busy.Load(); kind != nil {
-		m.Active = metrics.Active{Backup: *kind == job.Backup, Restore: *kind == job.Restore, Delete: *kind == job.Delete}
+		m.Active = metrics.Active{Backup: *kind == job.Backup, Restore: *kind == job.Restore, Delete: *kind == job.Delete, Retention: *kind == job.Retention}
 	}
 	if list := v.catalog.Load(); list != nil {
 		m.BackupBytes = backupBytes(*list)
@@ -105,7 +105,7 @@ func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 func backupSnapshot(b repo.Backup) metrics.Backup {
 	s := b.Summary
 	return metrics.Backup{
-		Label: string(b.Label), Valid: b.Err == nil, Incremental: s.Type == repo.Incremental,
+		Label: string(b.Label), Valid: b.Err == nil, Keep: b.Keep, Incremental: s.Type == repo.Incremental,
 		Major: s.PostgreSQL.Major(), Minor: s.PostgreSQL.Minor(), Elapsed: s.EndedAt.Sub(s.StartedAt),
 		StoredBytes: uint64(s.Stored), RestoreBytes: uint64(s.Logical),
 		StartLSN: uint64(s.Start), CheckpointLSN: uint64(s.Checkpoint), EndLSN: uint64(s.End),

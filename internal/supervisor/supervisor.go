@@ -229,6 +229,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 		watchers.Go(func() { s.keepSchedule(s.ctx, sv) })
 	}
 	watchers.Go(s.handleSignals)
+	watchers.Go(func() { s.watchSpace(s.ctx) })
 	watchers.Go(func() { s.mendGaps(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
 	if names := without(c); len(names) > 0 {
@@ -361,7 +362,7 @@ func (s *Supervisor) put(old, current *config.Config) {
 var applied = map[string]bool{
 	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
 	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true,
-	"schedule": true, "schedule_jitter": true, "verification": true, "hook_before": true, "hook_after": true, "passfile": true,
+	"schedule": true, "schedule_jitter": true, "verification": true, "hook_before": true, "hook_after": true, "space_low": true, "space_critical": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.
