@@ -178,8 +178,8 @@ func TestWhatIsNotUnderstoodStays(t *testing.T) {
 	}
 	c.Backups = slices.Clone(list)
 	c.Backups[5].Known, c.Backups[5].Valid = false, false
-	if p := Decide(c, Policy{Days: 7}, now); !p.Decisions[5].Keep || len(p.WAL) > 0 || p.WALKept == "" {
-		t.Errorf("an unreadable backup: %+v, %d segments go", p.Decisions[5], len(p.WAL))
+	if p := Decide(c, Policy{Days: 7}, now); len(p.Delete()) > 0 || len(p.WAL) > 0 || p.WALKept == "" || len(p.Refused) == 0 {
+		t.Errorf("beside an unreadable backup %v and %d segments go", p.Delete(), len(p.WAL))
 	}
 	for i := range c.Backups {
 		c.Backups[i].Valid = false

@@ -15,7 +15,7 @@ func (d *decider) kept() {
 			d.keep(b, "%s", b.Kept)
 		}
 		if !b.Known && !b.Foreign {
-			d.keep(b, "it cannot be read: verify it, and delete it if it is lost")
+			d.keep(b, "it cannot be read")
 		}
 	}
 }
