@@ -94,6 +94,8 @@ type Main struct {
 	RetentionMin      int           // newest valid backups that stay; 0 = 1
 	RecoveryWindow    time.Duration // of which every moment stays restorable; 0 = what the days of Retention keep
 	WALKeep           WALKeep
+	SpaceLow          Space         // of free space: warn
+	SpaceCritical     Space         // and refuse base backups
 	HookBefore        string        // program that is run before a job
 	HookAfter         string        // and after it
 	BackupOnStart     bool          // take a full backup of a server without a valid one

@@ -209,6 +209,8 @@ func mainKeys() []key[Main] {
 		integer("retention_min", 0, func(m *Main) *int { return &m.RetentionMin }).live(),
 		duration("recovery_window", 0, func(m *Main) *time.Duration { return &m.RecoveryWindow }).live(),
 		custom("wal_keep", func(m *Main) *WALKeep { return &m.WALKeep }, parseWALKeep, WALKeep.String).live(),
+		custom("space_low", func(m *Main) *Space { return &m.SpaceLow }, parseSpace, Space.String).live(),
+		custom("space_critical", func(m *Main) *Space { return &m.SpaceCritical }, parseSpace, Space.String).live(),
 		path("hook_before", func(m *Main) *string { return &m.HookBefore }),
 		path("hook_after", func(m *Main) *string { return &m.HookAfter }),
 		boolean("backup_on_start", func(m *Main) *bool { return &m.BackupOnStart }),

@@ -38,6 +38,7 @@ func recordSpeed(r *repo.Repository, s speed) {
 		return
 	}
 	path := filepath.Join(r.Dir(), speedFile)
+	_ = os.Remove(path) // nothing is ever replaced, and what was known is worth little
 	_ = durable.WriteFile(durable.OS{}, path, path+".tmp", append(b, '\n'))
 }
 

@@ -12,8 +12,7 @@
 // # Guarantees
 //
 // A backup is deleted only when every rule lets it go. What is not understood stays:
-// backups that cannot be read, notes that cannot be read, and all WAL while the WAL that
-// a backup needs is not known.
+// what has a note that cannot be read, and everything while a backup of our own cannot be.
 //
 // Whatever the policy says, [Decide] deletes nothing when the clock cannot be right, and
 // nothing that would make a moment of the window unreachable, leave fewer valid backups

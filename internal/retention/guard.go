@@ -8,6 +8,16 @@ import (
 // clockSlack is by how much a clock may have been set back.
 const clockSlack = 5 * time.Minute
 
+// unreadable says which backup may need anything, packs of others and WAL; empty if none.
+func (d *decider) unreadable() string {
+	for _, b := range d.Backups {
+		if !b.Known && !b.Foreign {
+			return fmt.Sprintf("backup %s cannot be read, and so it is not known what it needs: delete it if it is lost", b.Label)
+		}
+	}
+	return ""
+}
+
 // implausible says why the clock, or that of a backup, cannot be right; empty if it may.
 // Whoever decides by a wrong clock deletes everything.
 func (d *decider) implausible() string {

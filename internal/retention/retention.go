@@ -29,7 +29,7 @@ type Backup struct {
 	Label   repo.Label
 	Base    repo.Label // of an incremental one
 	Foreign bool       // an incremental one needs its base
-	Known   bool       // the members below are known
+	Known   bool       // what it needs is known
 	Valid   bool       // it can be restored from; implies Known
 	Kept    string     // why it is not to be deleted whatever the policy says; empty for no reason
 
@@ -136,9 +136,11 @@ func (d *decider) stays(b Backup) bool { return len(d.reasons[b.Label]) > 0 }
 func (d *decider) plan() Plan {
 	plan := Plan{}
 	gone := slices.ContainsFunc(d.Backups, func(b Backup) bool { return !d.stays(b) })
-	held := d.implausible()
-	if held == "" {
-		held = d.broken()
+	held := ""
+	for _, why := range []func() string{d.unreadable, d.implausible, d.broken} {
+		if held == "" {
+			held = why()
+		}
 	}
 	if held != "" {
 		plan.WALKept = held
@@ -160,7 +162,7 @@ func (d *decider) plan() Plan {
 		plan.Decisions = append(plan.Decisions, Decision{b.Label, true, why})
 	}
 	if held == "" {
-		plan.WAL, plan.WALKept = d.wal()
+		plan.WAL = d.wal()
 	}
 	plan.Before = d.reach(d.Segments, func(Backup) bool { return true })
 	plan.After = d.reach(without(d.Segments, plan.WAL), d.stays)

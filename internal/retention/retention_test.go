@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 		{Policy{Days: 1, Weeks: 2, Months: 12, Years: 3}, "1201 0101 0201 0301 0401 0501 0601 0701 0801 0901 1001 1101 1109 1116 1121"},
 		{Policy{Days: 1, Count: 3}, "1119 1120 1121"},
 		{Policy{Days: 1, Min: 2}, "1120 1121"},
-		{Policy{Days: 1, Window: 3 * 24 * time.Hour}, "1118 1121"}, // the window begins on 18 November at noon
+		{Policy{Days: 1, Window: 3 * 24 * time.Hour}, "1118 1119 1120 1121"}, // the window begins on 18 November at noon
 	} {
 		p := Decide(Catalogue{Backups: daily}, tt.policy, now)
 		got := dates(p, time.UTC)
@@ -178,8 +178,8 @@ func TestWhatIsNotUnderstoodStays(t *testing.T) {
 	}
 	c.Backups = slices.Clone(list)
 	c.Backups[5].Known, c.Backups[5].Valid = false, false
-	if p := Decide(c, Policy{Days: 7}, now); !p.Decisions[5].Keep || len(p.WAL) > 0 || p.WALKept == "" {
-		t.Errorf("an unreadable backup: %+v, %d segments go", p.Decisions[5], len(p.WAL))
+	if p := Decide(c, Policy{Days: 7}, now); len(p.Delete()) > 0 || len(p.WAL) > 0 || p.WALKept == "" || len(p.Refused) == 0 {
+		t.Errorf("beside an unreadable backup %v and %d segments go", p.Delete(), len(p.WAL))
 	}
 	for i := range c.Backups {
 		c.Backups[i].Valid = false

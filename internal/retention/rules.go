@@ -2,6 +2,7 @@ package retention
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -14,7 +15,7 @@ func (d *decider) kept() {
 			d.keep(b, "%s", b.Kept)
 		}
 		if !b.Known && !b.Foreign {
-			d.keep(b, "it cannot be read: verify it, and delete it if it is lost")
+			d.keep(b, "it cannot be read")
 		}
 	}
 }
@@ -87,14 +88,28 @@ func (d *decider) least() {
 	}
 }
 
-// window keeps what the window is reached from.
+// window keeps what the window is reached from, and what lies in it: without those the
+// window would be reached from the same old backup for ever, and no WAL could go.
 func (d *decider) window() {
 	for _, g := range d.split {
-		if b, ok := g.base(d.begin()); ok {
-			d.keep(b, "recovery_window: moments after it are reached from it")
+		b, ok := g.base(d.begin())
+		if !ok {
+			continue
+		}
+		if !slices.ContainsFunc(d.reasons[b.Label], isWindow) {
+			d.keep(b, "%s: moments after it are reached from it", windowRule)
+		}
+		for i, b := range g.backups {
+			if d.Window > 0 && g.since[i].After(d.begin()) && !slices.ContainsFunc(d.reasons[b.Label], isWindow) {
+				d.keep(b, "%s: it lies in it", windowRule)
+			}
 		}
 	}
 }
+
+const windowRule = "recovery_window"
+
+func isWindow(reason string) bool { return strings.HasPrefix(reason, windowRule) }
 
 // begin is the beginning of the window.
 func (d *decider) begin() time.Time { return d.now.Add(-d.Window) }

@@ -30,20 +30,16 @@ func open(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, theEnd}
 // whole copy of the segment in which the backup's own was left.
 func closed(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, b.End} }
 
-// wal returns the segments that nothing needs any more, oldest first, or why all stay.
-func (d *decider) wal() (gone []Segment, kept string) {
-	for _, b := range d.Backups {
-		if !b.Known && !b.Foreign {
-			return nil, "backup " + string(b.Label) + " cannot be read, and so it is not known which WAL it needs"
-		}
-	}
+// wal returns the segments that nothing needs any more, oldest first.
+func (d *decider) wal() []Segment {
+	var gone []Segment
 	needs := d.needs()
 	for _, s := range d.Segments {
 		if !s.Fixed && !slices.ContainsFunc(needs, func(n span) bool { return n.covers(s) }) {
 			gone = append(gone, s)
 		}
 	}
-	return gone, ""
+	return gone
 }
 
 // needs returns what is needed. There is a valid backup, or nothing would be deleted.

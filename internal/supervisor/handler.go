@@ -383,7 +383,7 @@ func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error
 	if err != nil {
 		return nil, err
 	}
-	resp := mgmt.Response{"UsedSpace": used, "FreeSpace": free, "TotalSpace": total, "Workers": c.Main.Workers,
+	resp := mgmt.Response{"UsedSpace": used, "FreeSpace": free, "TotalSpace": total, "SpaceState": spaceState(c, free, total), "Workers": c.Main.Workers,
 		"NumberOfServers": len(servers), "Servers": servers}
 	if details {
 		resp["PgmonetaFips"] = false

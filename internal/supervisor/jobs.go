@@ -47,6 +47,11 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 
 // runAsked is runJob for somebody who may wait for it.
 func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
+	if kind == job.Backup {
+		if err := s.roomForBackup(); err != nil {
+			return job.Result{}, fmt.Errorf("server %q: %w", v.name, err)
+		}
+	}
 	e := s.book.enter(v, kind, how.ticket)
 	defer func() {
 		if err := s.book.leave(e, result, err); err != nil {

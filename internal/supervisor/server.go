@@ -99,6 +99,9 @@ func (v *server) refresh(ctx context.Context) {
 	for {
 		list, err := v.repo.Backups(ctx)
 		if err == nil {
+			for i := range list {
+				list[i].Keep, _ = v.note(ctx, list[i])
+			}
 			v.catalog.Store(&list)
 			if v.unreadable.Store(false); failed != "" {
 				v.log.Info("the catalog can be read again")

@@ -241,6 +241,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.watchSizes(s.ctx) })
+	watchers.Go(func() { s.watchSpace(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(c.Servers), "file", c.Path)
 	if names := without(c); len(names) > 0 {
 		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))

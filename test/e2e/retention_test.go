@@ -157,3 +157,31 @@ func TestScheduleAndHooks(t *testing.T) {
 		return fmt.Errorf("nothing was refused")
 	})
 }
+
+func TestCriticalSpaceRefusesBackupsAndNotWAL(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	if got := d.must(t, "status")["SpaceState"]; got != "ok" {
+		t.Errorf("without limits space is %v", got)
+	}
+	if out, code := d.cli(t, "conf", "set", "space_critical", "100000G"); code != 0 {
+		t.Fatal(out)
+	}
+	if got := d.must(t, "status")["SpaceState"]; got != "critical" {
+		t.Errorf("space is %v", got)
+	}
+	if out, code := d.cli(t, "backup", "primary"); code != 2 || !strings.Contains(out, "space_critical") {
+		t.Errorf("backup: %d\n%s", code, out)
+	}
+	stored := d.status(t, "primary")["StoredLSN"]
+	s.Exec(t, "CREATE TABLE t(a int)")
+	s.SwitchWAL(t)
+	waitFor(t, 20*time.Second, "WAL", func() error {
+		if got := d.status(t, "primary"); got["StoredLSN"] == stored || got["WalStreaming"] != true {
+			return fmt.Errorf("stored %v", got["StoredLSN"])
+		}
+		return nil
+	})
+}
