@@ -41,6 +41,9 @@ const (
 	RepoStats Command = 302
 	Rehearse  Command = 303
 	Jobs      Command = 304
+
+	ConfCheck    Command = 305 // never travels: the client does it itself
+	ConfRollback Command = 306
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -120,6 +123,10 @@ func (c Command) word() string {
 		return "rehearse"
 	case Jobs:
 		return "jobs"
+	case ConfCheck:
+		return "conf check"
+	case ConfRollback:
+		return "conf rollback"
 	default:
 		return ""
 	}
@@ -204,6 +211,10 @@ func (c Command) definedCodes() Codes {
 		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
 	case Jobs:
 		return Codes{NoServer: CodeJobsNoServer, Other: CodeJobsOther}
+	case ConfCheck:
+		return Codes{Other: CodeConfCheckOther}
+	case ConfRollback:
+		return Codes{Other: CodeConfRollbackOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -219,6 +219,11 @@ const (
 
 	CodeJobsNoServer Code = 4300
 	CodeJobsOther    Code = 4301
+
+	CodeConfCheckFound    Code = 4302 // problems
+	CodeConfCheckOther    Code = 4303 // the file could not be read
+	CodeConfRollbackNone  Code = 4304 // no former file is kept
+	CodeConfRollbackOther Code = 4305
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.
