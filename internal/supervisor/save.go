@@ -40,10 +40,21 @@ func save(path, section, name, value string) (kept string, err error) {
 		return "", fmt.Errorf("keep the former configuration: %w", err)
 	}
 	if err := exchangeFile(path, edited); err != nil {
-		_ = os.Remove(kept)
+		forgetIfSame(kept, path)
 		return "", err
 	}
 	return kept, nil
+}
+
+// forgetIfSame removes a name that was kept for nothing: the file has its first name still.
+func forgetIfSame(kept, path string) {
+	a, err := os.Stat(kept)
+	if err != nil {
+		return
+	}
+	if b, err := os.Stat(path); err == nil && os.SameFile(a, b) {
+		_ = os.Remove(kept)
+	}
 }
 
 // exchangeFile replaces a file and keeps its mode.
