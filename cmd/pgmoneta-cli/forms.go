@@ -70,7 +70,9 @@ func forms() []form {
 		{"conf", "reload", "", "read the configuration files again", 0, 0, mgmt.Reload, nothing},
 		{"conf", "ls", "", "show the paths of the configuration files", 0, 0, mgmt.ConfLs, nothing},
 		{"conf", "get", "[<key>]", "show one setting or all", 0, 1, mgmt.ConfGet, nothing},
-		{"conf", "set", "<key> <value>", "change a setting until the next reload", 2, 2, mgmt.ConfSet, confSet},
+		{"conf", "set", "<key> <value> [--save]", "change a setting until the next reload, or in the file too", 2, 2, mgmt.ConfSet, confSet},
+		{"conf", "rollback", "", "bring back the file that the last conf set --save replaced", 0, 0, mgmt.ConfRollback, nothing},
+		{"conf", "check", "[-c <file>]", "report every problem of a configuration file, without a daemon", 0, 0, mgmt.ConfCheck, nothing},
 		{"retain", "", "[--cascade] <server> <backup>", "keep a backup whatever the retention says", 2, 2, mgmt.Retain, cascade},
 		{"expunge", "", "[--cascade] <server> <backup>", "leave a backup to the retention again", 2, 2, mgmt.Expunge, cascade},
 		{"decrypt", "", "<file>", "decrypt a file on the daemon's machine", 1, 1, mgmt.Decrypt, file},
@@ -171,7 +173,11 @@ func cascade(c call) mgmt.Document {
 }
 
 func confSet(c call) mgmt.Document {
-	return mgmt.Document{"ConfigKey": c.word(0), "ConfigValue": c.word(1)}
+	args := mgmt.Document{"ConfigKey": c.word(0), "ConfigValue": c.word(1)}
+	if c.options.Has("--save") {
+		args["Save"] = true
+	}
+	return args
 }
 
 func file(c call) mgmt.Document { return mgmt.Document{"SourceFile": c.word(0)} }

@@ -81,6 +81,7 @@ func options() []console.Option {
 		{Long: "--max-rate", Value: true},
 		{Long: "--no-wait"},
 		{Long: "--all"},
+		{Long: "--save"},
 	}
 }
 
@@ -124,6 +125,9 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		return exitUsage
 	}
 	c := call{form: form, words: words, options: parsed}
+	if form.command == mgmt.ConfCheck {
+		return p.checkConf(ctx, c)
+	}
 	if parsed.Has("--offline") {
 		return p.offline(ctx, c)
 	}

@@ -41,23 +41,31 @@ func (p *program) offline(ctx context.Context, c call) int {
 
 // daemonConfig reads the daemon's configuration.
 func (p *program) daemonConfig(o *console.Args) (*config.Config, console.Format, error) {
-	path := o.Value("--config")
-	if path == "" {
-		dir := config.DefaultDir
-		if d, ok := p.env(config.DirectoryVariable); ok && d != "" {
-			dir = d
-		}
-		path = filepath.Join(dir, config.ConfigName)
-	}
-	conf, err := config.Load(path)
+	conf, err := config.Load(p.daemonFile(o))
 	if err != nil {
 		return nil, 0, err
 	}
-	format := console.Text
-	if o.Has("--format") {
-		format, err = console.ParseFormat(o.Value("--format"))
-	}
+	format, err := outputFormat(o)
 	return conf, format, err
+}
+
+// daemonFile returns the path of the daemon's configuration.
+func (p *program) daemonFile(o *console.Args) string {
+	if path := o.Value("--config"); path != "" {
+		return path
+	}
+	dir := config.DefaultDir
+	if d, ok := p.env(config.DirectoryVariable); ok && d != "" {
+		dir = d
+	}
+	return filepath.Join(dir, config.ConfigName)
+}
+
+func outputFormat(o *console.Args) (console.Format, error) {
+	if !o.Has("--format") {
+		return console.Text, nil
+	}
+	return console.ParseFormat(o.Value("--format"))
 }
 
 // masterKey reads the master key, which an encrypted repository needs.

@@ -19,6 +19,7 @@ Options:
       --quick            read no content, for wal check
       --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
       --no-wait          error "busy" instead of waiting while the server has another job
+      --save             write the setting into the file as well, for conf set; the former file is kept
       --all              all jobs that are remembered, for jobs
   -v, --verbose          end with Success (0) or Error (<code>)
   -V, --version          print the version

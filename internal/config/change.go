@@ -146,10 +146,11 @@ func show[S any](keys []key[S], s *S, name string) (string, bool) {
 	return value, true
 }
 
-// RestartNeeded reports whether a change of this key waits for a restart.
+// RestartNeeded reports whether "conf set" leaves a change of this key to a restart, or to a reload of the file that has it. As in
+// C pgmoneta that includes how a server is reached: nobody is to cut off its WAL by a slip.
 func RestartNeeded(section, name string) bool {
 	if section == MainSection {
 		return slices.ContainsFunc(mainKeys(), func(k key[Main]) bool { return k.name == name && k.restart })
 	}
-	return slices.ContainsFunc(serverKeys(), func(k key[Server]) bool { return k.name == name && k.restart })
+	return slices.ContainsFunc(serverKeys(), func(k key[Server]) bool { return k.name == name && (k.restart || k.worker) })
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -36,12 +37,28 @@ type Client struct {
 
 // Dial connects to the daemon's Unix socket.
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+	conn, err := dialSocket(ctx, socket)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", socket, err)
 	}
 	return &Client{conn: conn, Now: time.Now}, nil
+}
+
+// dialSocket waits while more clients than the kernel queues want to connect.
+func dialSocket(ctx context.Context, socket string) (net.Conn, error) {
+	const pause = 5 * time.Millisecond
+	var d net.Dialer
+	for deadline := time.Now().Add(dialTimeout); ; {
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // Close ends the connection. A request being handled is not cancelled by it.

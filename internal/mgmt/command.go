@@ -42,6 +42,9 @@ const (
 	Rehearse  Command = 303
 	Jobs      Command = 304
 
+	ConfCheck    Command = 305 // never travels: the client does it itself
+	ConfRollback Command = 306
+
 	Retention Command = 310
 	Schedule  Command = 311
 )
@@ -123,6 +126,10 @@ func (c Command) word() string {
 		return "rehearse"
 	case Jobs:
 		return "jobs"
+	case ConfCheck:
+		return "conf check"
+	case ConfRollback:
+		return "conf rollback"
 	case Retention:
 		return "retention"
 	case Schedule:
@@ -211,6 +218,10 @@ func (c Command) definedCodes() Codes {
 		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
 	case Jobs:
 		return Codes{NoServer: CodeJobsNoServer, Other: CodeJobsOther}
+	case ConfCheck:
+		return Codes{Other: CodeConfCheckOther}
+	case ConfRollback:
+		return Codes{Other: CodeConfRollbackOther}
 	case Retention:
 		return Codes{NoServer: CodeRetentionNoServer, Busy: CodeRetentionBusy, Other: CodeRetentionFailed}
 	case Schedule:

@@ -10,7 +10,8 @@
 //
 // Whatever arrives, the server sends exactly one response, except to a peer that closed without sending a byte.
 // A request that cannot be understood is answered with [CodeBadPayload], an unknown command with [CodeUnknownCommand].
-// A slow, silent or malicious client costs one goroutine for a bounded time and delays nobody else.
+// A slow, silent or malicious client costs one goroutine for a bounded time and delays nobody else; of many such clients
+// those that came first are closed. A request that runs a job for hours delays none that is answered at once.
 // A panic in a handler is answered and logged; it ends neither the process nor other requests.
 // Everything decoded is bounded in size, nesting and number of values.
 // Nothing written needs more than the dialect of section "JSON" below to be read.
@@ -26,11 +27,6 @@
 //
 // Read: that, and any correct JSON, and the escape \' that older clients send. Of members with the same name the
 // last one counts. Bytes after the object are ignored.
-//
-// # Not in this version
-//
-// Bodies are neither compressed nor encrypted. A request frame with another code is answered with
-// [CodeBadPayload] in a plain frame.
 //
 // The behaviour matches management.c, network.c and json.c of pgmoneta 0.22.
 package mgmt

@@ -220,6 +220,11 @@ const (
 	CodeJobsNoServer Code = 4300
 	CodeJobsOther    Code = 4301
 
+	CodeConfCheckFound    Code = 4302 // problems
+	CodeConfCheckOther    Code = 4303 // the file could not be read
+	CodeConfRollbackNone  Code = 4304 // no former file is kept
+	CodeConfRollbackOther Code = 4305
+
 	CodeRetentionNoServer Code = 4400
 	CodeRetentionFailed   Code = 4401
 	CodeRetentionBusy     Code = 4402 // another job holds the server

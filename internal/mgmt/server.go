@@ -30,7 +30,8 @@ type Options struct {
 	Version string       // sent as ServerVersion; required
 	Log     *slog.Logger // default: discards
 
-	MaxClients    int           // served at the same time; further ones wait; default 256
+	MaxClients    int           // requests handled at the same time, those that are jobs and others apart; further ones wait; default 256
+	MaxWaiting    int           // connections without a complete request or with a response to read; beyond it the oldest is closed; default 1024
 	HeaderTimeout time.Duration // until the header of the frame is complete; default 10 s
 	BodyTimeout   time.Duration // from then until the body is complete; default 30 s
 	WriteTimeout  time.Duration // for the whole response; default 30 s
@@ -47,6 +48,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxClients <= 0 {
 		o.MaxClients = 256
+	}
+	if o.MaxWaiting <= 0 {
+		o.MaxWaiting = 1024
 	}
 	if o.HeaderTimeout <= 0 {
 		o.HeaderTimeout = 10 * time.Second
@@ -77,12 +81,12 @@ func NewServer(h Handler, o Options) *Server {
 // Serve answers the connections of ln, which it closes, until ctx ends. Then it stops reading, lets the requests
 // being handled finish and answer, and returns nil. Another error is the listener's and ends nothing else.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn) { s.serve(ctx, conn, socketPeer(conn)) })
+	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn, seat *seat) { s.serve(ctx, conn, socketPeer(conn), seat) })
 }
 
 // ServeRemote is Serve for clients that have to log in first.
 func (s *Server) ServeRemote(ctx context.Context, ln net.Listener, door *Door) error {
-	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn) {
+	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn, seat *seat) {
 		defer func() { _ = conn.Close() }()
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 		admitted, user, err := door.admit(ctx, conn)
@@ -92,12 +96,12 @@ func (s *Server) ServeRemote(ctx context.Context, ln net.Listener, door *Door) e
 			return
 		}
 		s.opt.Log.Debug("remote management", "address", conn.RemoteAddr().String(), "user", user)
-		s.serve(ctx, admitted, Peer{User: user, Address: conn.RemoteAddr().String(), UID: -1})
+		s.serve(ctx, admitted, Peer{User: user, Address: conn.RemoteAddr().String(), UID: -1}, seat)
 	})
 }
 
 // run accepts connections and has each served in a goroutine of its own.
-func (s *Server) run(ctx context.Context, ln net.Listener, serve func(context.Context, net.Conn)) error {
+func (s *Server) run(ctx context.Context, ln net.Listener, serve func(context.Context, net.Conn, *seat)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -109,12 +113,8 @@ func (s *Server) run(ctx context.Context, ln net.Listener, serve func(context.Co
 
 	var clients sync.WaitGroup
 	defer clients.Wait()
-	slots := make(chan struct{}, s.opt.MaxClients)
+	room := newRoom(s.opt)
 	for {
-		// The slot comes first: a client beyond the limit waits in the backlog, where it costs nothing.
-		if !acquire(ctx, slots) {
-			return nil
-		}
 		conn, err := s.accept(ctx, ln)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -122,19 +122,11 @@ func (s *Server) run(ctx context.Context, ln net.Listener, serve func(context.Co
 			}
 			return fmt.Errorf("management: accept: %w", err)
 		}
+		seat := room.seat(conn)
 		clients.Go(func() {
-			defer func() { <-slots }()
-			serve(ctx, conn)
+			defer seat.leave()
+			serve(ctx, conn, seat)
 		})
-	}
-}
-
-func acquire(ctx context.Context, slots chan<- struct{}) bool {
-	select {
-	case slots <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -167,7 +159,7 @@ func passing(err error) bool {
 }
 
 // serve handles one connection from its first byte to its end.
-func (s *Server) serve(ctx context.Context, conn net.Conn, peer Peer) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, peer Peer, seat *seat) {
 	defer func() { _ = conn.Close() }()
 	// When the server stops, whoever has not sent a whole request yet is told so instead of waited for.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -178,10 +170,14 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, peer Peer) {
 		return // nobody is waiting for an answer
 	}
 	var reply Document
+	if err == nil {
+		n, _ := doc.Object("Header").Integer("Command")
+		if !seat.handle(ctx, Command(n), func() { reply = s.answer(ctx, doc, peer) }) {
+			err = explain(ctx, ctx.Err())
+		}
+	}
 	if err != nil {
 		reply = s.refuse(nil, badPayload(err))
-	} else {
-		reply = s.answer(ctx, doc, peer)
 	}
 	s.send(conn, reply, coding)
 	if unread {

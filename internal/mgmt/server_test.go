@@ -289,6 +289,28 @@ func TestIdleClientBlocksNobody(t *testing.T) {
 	}
 }
 
+func TestOldestSilentClientGivesWay(t *testing.T) {
+	t.Parallel()
+	path := start(t, succeed, Options{MaxWaiting: 3})
+	silent := make([]*net.UnixConn, 10)
+	for i := range silent {
+		silent[i] = dial(t, path)
+	}
+	for i := range 20 {
+		if got := exchange(t, path, frame(`{"Header":{"Command":9}}`)); !strings.Contains(string(got), `"Status":true`) {
+			t.Fatalf("ping %d among silent clients = %q, want success", i, got)
+		}
+	}
+	for i, conn := range silent[:7] {
+		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("silent client %d read %d, %v, want its end", i, n, err)
+		}
+	}
+}
+
 func TestClientBeyondTheLimitWaits(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -305,8 +327,11 @@ func TestClientBeyondTheLimitWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-entered
-	if _, err := second.Write(frame(`{"Header":{"Command":9}}`)); err != nil {
+	if _, err := second.Write(frame(`{"Header":{"Command":19}}`)); err != nil {
 		t.Fatal(err)
+	}
+	if got := exchange(t, path, frame(`{"Header":{"Command":9}}`)); !strings.Contains(string(got), `"Status":true`) {
+		t.Fatalf("ping beside jobs = %q, want success", got)
 	}
 	if err := second.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func wire(value any) any {
 }
 
 // confSet changes a setting of the running daemon, until it is stopped or reads its
-// files again. What needs a restart is told and not done.
+// files again, or with Save for good. What needs a restart is told and not done.
 func (h handler) confSet(_ context.Context, req *mgmt.Request) (mgmt.Response, error) {
 	if req.Args == nil {
 		return nil, &mgmt.Error{Code: mgmt.CodeConfSetNoRequest, Err: errors.New("no request")}
@@ -68,7 +68,7 @@ func (h handler) confSet(_ context.Context, req *mgmt.Request) (mgmt.Response, e
 	if err != nil {
 		return nil, err
 	}
-	old, next, err := h.set(section, name, value)
+	old, next, kept, err := h.set(section, name, value, req.Args.Bool("Save"))
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,9 @@ func (h handler) confSet(_ context.Context, req *mgmt.Request) (mgmt.Response, e
 		resp = mgmt.Response{"config_key": key, "restart_required": true, "status": "success_restart_required",
 			"message":       "Configuration change requires restart. Current values preserved.",
 			"current_value": before, "requested_value": after}
+	}
+	if kept != "" {
+		resp["saved"], resp["former"] = old.Path, kept
 	}
 	return resp, nil
 }
@@ -99,21 +102,27 @@ func splitKey(key string) (section, name string, err error) {
 }
 
 // set puts a value into force that needs no restart, and returns the configurations
-// before and after. Nothing changes when the whole would not be valid.
-func (s *Supervisor) set(section, name, value string) (old, next *config.Config, err error) {
+// before and after. Nothing changes when the whole would not be valid. With saving it
+// is written into the file first, and kept is what the former file is called now.
+func (s *Supervisor) set(section, name, value string, saving bool) (old, next *config.Config, kept string, err error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	old = s.config.Load()
 	next, err = old.With(section, name, value)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
 	if err := errors.Join(next.Validate(), supported(next)); err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
+	}
+	if saving {
+		if kept, err = save(old.Path, section, name, value); err != nil {
+			return nil, nil, "", fmt.Errorf("nothing was changed: %w", err)
+		}
 	}
 	if !config.RestartNeeded(section, name) {
 		s.put(old, next)
 		s.Log.Info("setting changed", "section", section, "key", name)
 	}
-	return old, next, nil
+	return old, next, kept, nil
 }

@@ -43,6 +43,8 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		return h.confGet(), nil
 	case mgmt.ConfSet:
 		return h.confSet(ctx, req)
+	case mgmt.ConfRollback:
+		return h.rollback()
 	case mgmt.Jobs:
 		return h.jobList(ctx, req)
 	case mgmt.Reset:

@@ -352,7 +352,7 @@ func serve(s *Supervisor, what string, ln net.Listener, run func(context.Context
 	v := &service{cancel: cancel, ln: ln, done: make(chan struct{})}
 	go func() {
 		defer close(v.done)
-		if err := run(ctx); err != nil {
+		if err := run(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("listener ended", "listener", what, "err", err)
 		}
 	}()
