@@ -73,7 +73,7 @@ var (
 		{"auto", BackupSourceAuto}, {"stream", BackupSourceStream}, {"files", BackupSourceFiles}, {"sql", BackupSourceSQL},
 	}
 	targetWords   = []word[Target]{{"any", TargetAny}, {"primary", TargetPrimary}, {"standby", TargetStandby}}
-	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}}
+	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}, {"json", LogJSON}}
 	logModeWords  = []word[LogMode]{{"append", LogAppend}, {"a", LogAppend}, {"create", LogCreate}, {"c", LogCreate}}
 	hugePageWords = []word[HugePage]{{"off", HugePageOff}, {"try", HugePageTry}, {"on", HugePageOn}}
 	directIOWords = []word[DirectIO]{{"off", DirectIOOff}, {"auto", DirectIOAuto}, {"try", DirectIOAuto}, {"on", DirectIOOn}}

@@ -27,7 +27,7 @@ func (s *Supervisor) mendGaps(ctx context.Context) {
 }
 
 func (s *Supervisor) mendGap(ctx context.Context, v *server) {
-	wait := gapInterval
+	wait, said := gapInterval, ""
 	for {
 		t := time.NewTimer(wait)
 		select {
@@ -44,14 +44,21 @@ func (s *Supervisor) mendGap(ctx context.Context, v *server) {
 		if err != nil || hole == nil {
 			continue // an unreadable catalog is reported by refresh
 		}
-		v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
-		result, err := s.runJob(v, job.Backup, job.Spec{})
+		if said == "" {
+			v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
+		}
+		result, err := s.runJob(v, 0, job.Backup, job.Spec{})
 		if err == nil && result.Failure != nil {
 			err = result.Failure
 		}
-		if err != nil {
-			v.log.Error("backup after the hole in WAL", "err", err)
-			wait = gapRetry
+		if err == nil {
+			said = ""
+			continue
+		}
+		wait = gapRetry
+		if err.Error() != said {
+			said = err.Error()
+			v.log.Error("backup after the hole in WAL, trying again", "every", gapRetry, "err", err)
 		}
 	}
 }

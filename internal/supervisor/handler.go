@@ -20,10 +20,18 @@ import (
 )
 
 // handler answers requests of the management protocol.
-type handler struct{ *Supervisor }
+type handler struct {
+	*Supervisor
+	request uint64 // number of the request
+}
 
 // Handle implements [mgmt.Handler].
-func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
+func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Response, err error) {
+	h.request = h.requests.Add(1)
+	began := time.Now()
+	defer func() {
+		h.Log.Debug("request", "request", h.request, "command", req.Command.String(), "server", req.Server(), "elapsed", time.Since(began).Round(time.Millisecond), "err", err)
+	}()
 	switch req.Command {
 	case mgmt.Ping:
 		return mgmt.Response{}, nil
@@ -94,7 +102,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 
 // job runs a job and turns its failure into an error.
 func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	result, err := h.runJob(v, kind, spec)
+	result, err := h.runJob(v, h.request, kind, spec)
 	if err == nil && result.Failure != nil {
 		err = result.Failure
 	}

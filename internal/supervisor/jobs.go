@@ -33,7 +33,8 @@ func (e *busyError) Error() string {
 // runJob runs one job to its end in a process of its own. Only the end of the
 // supervisor cancels it. A server has one job at a time, and one check of its WAL
 // beside that.
-func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
+// request is the number of the request that it is done for, 0 for none.
+func (s *Supervisor) runJob(v *server, request uint64, kind job.Kind, spec job.Spec) (job.Result, error) {
 	if kind != job.CheckWAL {
 		if !v.busy.CompareAndSwap(nil, &kind) {
 			other := job.Kind("job")
@@ -48,7 +49,8 @@ func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result
 	if err != nil {
 		return job.Result{}, err
 	}
-	start.Job = spec
+	start.Job, start.Run, start.Request = spec, s.runs.Add(1), request
+	s.Log.With(start.LogAttrs()...).Debug("job begins", "job", string(kind))
 	began := time.Now()
 	result, err := s.inSlot(v, start)
 	v.tally.jobEnded(kind, began, result, err)

@@ -102,6 +102,8 @@ type Supervisor struct {
 	holes     holeBoard
 	listeners listeners
 
+	requests, runs atomic.Uint64 // numbers given so far
+
 	started   atomic.Bool // requests are answered
 	measured  atomic.Pointer[measure]
 	page      atomic.Pointer[metrics.Handler]
@@ -313,6 +315,9 @@ func (s *Supervisor) handleSignals() {
 		case <-s.ctx.Done():
 			return
 		case <-s.Reload:
+			if err := s.Log.Reopen(); err != nil {
+				s.Log.Error("open the log file again", "err", err)
+			}
 			if _, err := s.reload(); err != nil {
 				s.Log.Error("reload refused, nothing was changed", "err", err)
 			}
@@ -470,7 +475,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 }
 
 func (s *Supervisor) managementServer() *mgmt.Server {
-	return mgmt.NewServer(handler{s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
 }
 
 // listenTCP listens on a port of the configured host.
