@@ -42,7 +42,11 @@ func (d *daemon) page(t *testing.T) string {
 // TestWhatIsSeenOfABackup holds what metrics and log tell about a server, its WAL and a backup.
 func TestWhatIsSeenOfABackup(t *testing.T) {
 	t.Parallel()
-	s := pgtest.Start(t, pgtest.Options{})
+	settings, summarize := map[string]string{}, 0.0
+	if pgtest.Newest(t) >= 17 {
+		settings["summarize_wal"], summarize = "on", 1
+	}
+	s := pgtest.Start(t, pgtest.Options{Settings: settings})
 	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
 	d.waitStreaming(t, "primary")
 	if _, err := sample(d.page(t), `pgmoneta_recovery_window_start_timestamp_seconds{server="primary"}`); err == nil {
@@ -60,6 +64,7 @@ func TestWhatIsSeenOfABackup(t *testing.T) {
 		`pgmoneta_backup_valid{name="primary"}`:                                                   {1, 1},
 		`pgmoneta_catalog_readable{server="primary"}`:                                             {1, 1},
 		`pgmoneta_wal_receiver_up{server="primary"}`:                                              {1, 1},
+		`pgmoneta_server_summarize_wal{name="primary"}`:                                           {summarize, summarize},
 		`pgmoneta_used_space`:                                                                     {1, 1e12},
 		`pgmoneta_repository_free_bytes`:                                                          {1, 1e18},
 		`pgmoneta_recovery_window_end_timestamp_seconds{server="primary"}`:                        {float64(time.Now().Unix() - 60), float64(time.Now().Unix() + 60)},
