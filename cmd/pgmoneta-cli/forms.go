@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
@@ -36,12 +37,30 @@ func (c call) word(i int) any {
 	return c.words[i]
 }
 
+// args returns the member Request.
+func (c call) args() mgmt.Document {
+	args := c.form.request(c)
+	if c.options.Has("--no-wait") {
+		args["NoWait"] = true
+	}
+	return args
+}
+
+// number returns argument i as a number; one that is none is sent as it is, for the daemon to refuse.
+func (c call) number(i int) any {
+	n, err := strconv.ParseInt(c.words[i], 10, 64)
+	if err != nil {
+		return c.words[i]
+	}
+	return n
+}
+
 func forms() []form {
 	return []form{
 		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
-		{"archive", "", "<server> <backup> [<position>] <directory>", "restore a backup into a tar file", 3, 4, mgmt.Archive, toDirectory},
+		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory", 3, 4, mgmt.Archive, archive},
 		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
 		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
@@ -63,11 +82,14 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
-		{"cancel", "", "<server>", "stop the running job", 1, 1, mgmt.Progress, cancelJob},
+		{"cancel", "", "<server> [<job>]", "stop the running job, or the one of that number", 1, 2, mgmt.Progress, cancelJob},
+		{"jobs", "", "[<server>] [--all]", "show the jobs that run, wait and ended", 0, 1, mgmt.Jobs, jobs},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
 		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
 		{"rehearse", "", "<server> [<backup> [<position>]]", "restore a backup for proof, start PostgreSQL on it and check it; newest and latest if not said", 1, 3, mgmt.Rehearse, rehearse},
+		{"retention", "", "[--dry-run] [<server>]", "delete what no rule of the retention keeps, of one server or all; with --dry-run only say what", 0, 1, mgmt.Retention, retention},
+		{"schedule", "", "[<server>]", "show what the daemon does by itself, when it will and when it did", 0, 1, mgmt.Schedule, serverOnly},
 		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
 		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
 	}
@@ -132,6 +154,14 @@ func positionAndDirectory(c call) (position, directory any) {
 	return c.word(2), c.word(3)
 }
 
+func archive(c call) mgmt.Document {
+	args := toDirectory(c)
+	if c.options.Has("--plain") {
+		args["Plain"] = true
+	}
+	return args
+}
+
 func deleteBackup(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Force": c.options.Has("--force")}
 }
@@ -167,7 +197,22 @@ func progress(c call) mgmt.Document {
 }
 
 func cancelJob(c call) mgmt.Document {
-	return mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
+	args := mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
+	if len(c.words) > 1 {
+		args["Job"] = c.number(1)
+	}
+	return args
+}
+
+func jobs(c call) mgmt.Document {
+	args := mgmt.Document{}
+	if server := c.word(0); server != nil {
+		args["Server"] = server
+	}
+	if c.options.Has("--all") {
+		args["All"] = true
+	}
+	return args
 }
 
 func walCheck(c call) mgmt.Document {
@@ -182,6 +227,10 @@ func serverOnly(c call) mgmt.Document { return mgmt.Document{"Server": c.word(0)
 
 func rehearse(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Position": c.word(2)}
+}
+
+func retention(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "DryRun": c.options.Has("--dry-run")}
 }
 
 func s3List(c call) mgmt.Document {

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now}
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
@@ -44,6 +45,7 @@ type program struct {
 	stdout, stderr io.Writer
 	env            func(string) (string, bool)
 	now            func() time.Time
+	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
 }
 
 func options() []console.Option {
@@ -63,6 +65,7 @@ func options() []console.Option {
 		{Short: "-?", Long: "--help"},
 		{Long: "--cascade"},
 		{Long: "--force"},
+		{Long: "--plain"},
 		{Long: "--allow-corrupt"},
 		{Long: "--quick"},
 		{Long: "--offline"},
@@ -76,6 +79,8 @@ func options() []console.Option {
 		{Long: "--owner", Value: true},
 		{Long: "--workers", Value: true},
 		{Long: "--max-rate", Value: true},
+		{Long: "--no-wait"},
+		{Long: "--all"},
 	}
 }
 
@@ -159,9 +164,13 @@ func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Docum
 func (p *program) await(ctx context.Context, client *mgmt.Client, conn connection, c call) (mgmt.Document, int) {
 	client.Version, client.Output, client.Now = version.Version, mgmt.Output(conn.format), p.now
 	client.Coding, client.Keys = conn.coding, p.masterKey
-	doc, err := client.Call(ctx, c.form.command, c.form.request(c))
+	args := c.args()
+	if c.form.command == mgmt.Backup && p.ticket != nil {
+		args["Ticket"] = p.ticket()
+	}
+	doc, err := client.Call(ctx, c.form.command, args)
 	if ctx.Err() != nil {
-		p.complain("interrupted: " + p.interrupted(ctx, conn, c))
+		p.complain("interrupted: " + p.interrupted(ctx, conn, c, args["Ticket"]))
 		return nil, exitInterrupted
 	}
 	if err != nil {
@@ -176,7 +185,7 @@ const cancelPatience = 5 * time.Second
 
 // interrupted cancels a backup that nobody waits for any more, and tells what became of
 // the command. Others go on: half a deletion or restore is of no use to anybody.
-func (p *program) interrupted(ctx context.Context, conn connection, c call) string {
+func (p *program) interrupted(ctx context.Context, conn connection, c call, ticket any) string {
 	goesOn := c.form.name() + " goes on in the daemon"
 	if c.form.command != mgmt.Backup {
 		return goesOn
@@ -189,7 +198,8 @@ func (p *program) interrupted(ctx context.Context, conn connection, c call) stri
 	}
 	defer func() { _ = client.Close() }()
 	client.Version, client.Now = version.Version, p.now
-	doc, err := client.Call(ctx, mgmt.Progress, cancelJob(c))
+	// Not the job that runs, whosesoever it is: this one may be waiting for it.
+	doc, err := client.Call(ctx, mgmt.Progress, mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true, "Ticket": ticket})
 	if err != nil || !doc.Outcome().Status {
 		return goesOn
 	}

@@ -207,6 +207,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"restore --delta --workers 4 --max-rate 1m --tablespace a=/a --tablespace 5=/b primary newest /tmp", `3 {"Backup":"newest","Delta":true,"Directory":"/tmp","MaxRate":1048576,"Position":null,"Server":"primary","Tablespaces":["a=/a","5=/b"],"Workers":4}`},
 		{"restore --tablespaces-in-place --waldir /w --owner postgres primary newest /tmp", `3 {"Backup":"newest","Directory":"/tmp","Owner":"postgres","Position":null,"Server":"primary","TablespacesInPlace":true,"WALDirectory":"/w"}`},
 		{"archive primary newest current /tmp", `4 {"Backup":"newest","Directory":"/tmp","Position":"current","Server":"primary"}`},
+		{"archive --plain primary newest /tmp", `4 {"Backup":"newest","Directory":"/tmp","Plain":true,"Position":null,"Server":"primary"}`},
 		{"delete primary oldest", `5 {"Backup":"oldest","Force":false,"Server":"primary"}`},
 		{"delete primary oldest --force", `5 {"Backup":"oldest","Force":true,"Server":"primary"}`},
 		{"shutdown", `6 {}`},
@@ -229,6 +230,10 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"conf ls", `21 {}`},
 		{"conf get", `22 {}`},
 		{"conf get host", `22 {}`},
+		{"jobs", `304 {}`},
+		{"--all jobs primary", `304 {"All":true,"Server":"primary"}`},
+		{"cancel primary 7", `25 {"Cancel":true,"Command":"backup","Job":7,"Server":"primary"}`},
+		{"--no-wait verify primary newest /x", `19 {"Backup":"newest","Directory":"/x","Files":"failed","NoWait":true,"Server":"primary"}`},
 		{"conf set log_level debug", `23 {"ConfigKey":"log_level","ConfigValue":"debug"}`},
 		{"mode primary offline", `24 {"Action":"offline","Server":"primary"}`},
 		{"progress primary backup", `25 {"Command":"backup","Server":"primary"}`},
@@ -238,6 +243,9 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"repo check primary", `301 {"Mode":null,"Server":"primary"}`},
 		{"repo check primary fast", `301 {"Mode":"fast","Server":"primary"}`},
 		{"repo stats primary", `302 {"Server":"primary"}`},
+		{"retention", `310 {"DryRun":false,"Server":null}`},
+		{"retention --dry-run primary", `310 {"DryRun":true,"Server":"primary"}`},
+		{"schedule", `311 {"Server":null}`},
 		{"rehearse primary", `303 {"Backup":null,"Position":null,"Server":"primary"}`},
 		{"rehearse primary newest time=now", `303 {"Backup":"newest","Position":"time=now","Server":"primary"}`},
 		{"s3 ls primary", `200 {"Server":"primary"}`},
@@ -256,7 +264,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 			continue
 		}
 		covered[f.command] = true
-		body, err := f.request(call{form: f, words: words, options: parsed}).Append(nil)
+		body, err := call{form: f, words: words, options: parsed}.args().Append(nil)
 		if got := fmt.Sprintf("%d %s", int(f.command), body); err != nil || got != tt.want {
 			t.Errorf("%s sends %s, %v, want %s", tt.line, got, err, tt.want)
 		}

@@ -15,8 +15,11 @@ Options:
       --cascade          also the backups it is based on, for retain and expunge
       --force            also a backup that is retained, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
+      --plain            write an archive of an encrypted repository, which is not encrypted itself
       --quick            read no content, for wal check
       --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
+      --no-wait          error "busy" instead of waiting while the server has another job
+      --all              all jobs that are remembered, for jobs
   -v, --verbose          end with Success (0) or Error (<code>)
   -V, --version          print the version
   -?, --help             print this

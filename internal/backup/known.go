@@ -61,17 +61,21 @@ func (k *known) load(ctx context.Context, r *repo.Repository, packs []repo.PackR
 	return nil
 }
 
-// loadUnfinished adds the frames of packs that interrupted backups have stored, but not
-// of those that new frames may not be found in.
+// loadUnfinished adds the frames of packs that interrupted backups have stored and that
+// the base does not refer to, but not of those that new frames may not be found in.
 func (k *known) loadUnfinished(ctx context.Context, r *repo.Repository, damaged map[string]bool) (packs int, err error) {
 	refs, err := r.UnfinishedPacks(ctx)
 	if err != nil {
 		return 0, err
 	}
+	have := map[string]bool{}
+	for _, p := range k.packs {
+		have[p.name] = true
+	}
 	set := r.PackSet(refs, 1)
 	defer set.Close()
 	for i, ref := range refs {
-		if damaged[ref.Name] {
+		if have[ref.Name] || damaged[ref.Name] {
 			continue
 		}
 		err := set.Use(ctx, i, func(p *container.Reader) error {

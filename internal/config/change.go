@@ -12,6 +12,7 @@ type Change struct {
 	Key      string // empty when a whole server came or went
 	Old, New string // as the file would have them; empty for secrets
 	Restart  bool   // not applied before the daemon starts again
+	Worker   bool   // applied by starting the server's WAL worker again
 }
 
 // Changes lists what differs, main section first, servers in the order of the new configuration. Servers are matched by name.
@@ -21,14 +22,14 @@ func Changes(old, new *Config) []Change {
 		s := &new.Servers[i]
 		before, ok := old.Server(s.Name)
 		if !ok {
-			changes = append(changes, Change{Section: s.Name, New: s.Name, Restart: true})
+			changes = append(changes, Change{Section: s.Name, New: s.Name})
 			continue
 		}
 		changes = append(changes, diff(s.Name, serverKeys(), before, s)...)
 	}
 	for _, s := range old.Servers {
 		if _, ok := new.Server(s.Name); !ok {
-			changes = append(changes, Change{Section: s.Name, Old: s.Name, Restart: true})
+			changes = append(changes, Change{Section: s.Name, Old: s.Name})
 		}
 	}
 	return changes
@@ -44,20 +45,23 @@ func diff[S any](section string, keys []key[S], old, new *S) []Change {
 		if k.secret {
 			before, after = "", ""
 		}
-		changes = append(changes, Change{section, k.name, before, after, k.restart})
+		changes = append(changes, Change{section, k.name, before, after, k.restart, k.worker})
 	}
 	return changes
 }
 
 // Apply returns the configuration that runs after a reload: the values of new, except those that need a restart, which stay as in old.
-// The set of servers is that of old.
+// The set of servers is that of new.
 func Apply(old, new *Config) *Config {
-	merged := old.clone()
-	merged.Path, merged.Warnings, merged.lines = new.Path, new.Warnings, new.lines
+	merged := new.clone()
+	merged.Main = old.clone().Main
 	carry(mainKeys(), &merged.Main, &new.Main)
 	for i := range merged.Servers {
-		if s, ok := new.Server(merged.Servers[i].Name); ok {
-			carry(serverKeys(), &merged.Servers[i], s)
+		s := &merged.Servers[i]
+		if before, ok := old.Server(s.Name); ok {
+			fresh := *s
+			*s = *before
+			carry(serverKeys(), s, &fresh)
 		}
 	}
 	return merged

@@ -14,6 +14,7 @@ type key[S any] struct {
 	name     string
 	path     bool // path mode: environment variables, quotes and backslashes
 	restart  bool // a change needs a restart
+	worker   bool // a change starts the server's WAL worker again
 	settable bool // "conf set" may change it
 	secret   bool // never shown
 
@@ -28,6 +29,9 @@ func (k key[S]) as(typed func(s *S) any) key[S] { k.typed = typed; return k }
 
 // onRestart marks a key whose change is reported but not applied by a reload.
 func (k key[S]) onRestart() key[S] { k.restart = true; return k }
+
+// ofWorker marks a key of a server whose change a reload applies to its WAL worker at once.
+func (k key[S]) ofWorker() key[S] { k.worker = true; return k }
 
 // live marks a key that "conf set" may change.
 func (k key[S]) live() key[S] { k.settable = true; return k }
@@ -201,7 +205,14 @@ func mainKeys() []key[Main] {
 
 		retention(func(m *Main) *Retention { return &m.Retention }).live(),
 		custom("retention_interval", func(m *Main) *time.Duration { return &m.RetentionInterval }, parseSeconds, showSeconds).onRestart(),
-		duration("verification", 0, func(m *Main) *time.Duration { return &m.Verification }).onRestart().live(),
+		integer("retention_count", 0, func(m *Main) *int { return &m.RetentionCount }).live(),
+		integer("retention_min", 0, func(m *Main) *int { return &m.RetentionMin }).live(),
+		duration("recovery_window", 0, func(m *Main) *time.Duration { return &m.RecoveryWindow }).live(),
+		custom("wal_keep", func(m *Main) *WALKeep { return &m.WALKeep }, parseWALKeep, WALKeep.String).live(),
+		path("hook_before", func(m *Main) *string { return &m.HookBefore }),
+		path("hook_after", func(m *Main) *string { return &m.HookAfter }),
+		boolean("backup_on_start", func(m *Main) *bool { return &m.BackupOnStart }),
+		duration("verification", 0, func(m *Main) *time.Duration { return &m.Verification }).live(),
 		path("workspace", func(m *Main) *string { return &m.Workspace }).onRestart(),
 		path("rehearse_bindir", func(m *Main) *string { return &m.RehearseBinDir }).live(),
 		boolean("rehearse_amcheck", func(m *Main) *bool { return &m.RehearseAmcheck }).live(),
@@ -221,7 +232,9 @@ func mainKeys() []key[Main] {
 		boolean("link", func(m *Main) *bool { return &m.Link }).onRestart(),
 	}
 	keys = append(keys, logKeys()...)
-	keys = append(keys, tlsKeys(func(m *Main) *TLSFiles { return &m.TLSFiles })...)
+	for _, k := range tlsKeys(func(m *Main) *TLSFiles { return &m.TLSFiles }) {
+		keys = append(keys, k.onRestart())
+	}
 	keys = append(keys, s3Keys(func(m *Main) *S3 { return &m.S3 })...)
 	return append(keys, remoteKeys()...)
 }
@@ -235,6 +248,7 @@ func logKeys() []key[Main] {
 			get:   func(m *Main) string { return levelWord(m.LogLevel) },
 			typed: func(m *Main) any { return Coded{levelWord(m.LogLevel), levelNumber(m.LogLevel)} },
 		},
+		path("audit_path", func(m *Main) *string { return &m.AuditPath }).onRestart(),
 		path("log_path", func(m *Main) *string { return &m.LogPath }).live(),
 		size("log_rotation_size", func(m *Main) *int64 { return &m.LogRotationSize }),
 		duration("log_rotation_age", 0, func(m *Main) *time.Duration { return &m.LogRotationAge }).live(),
@@ -287,20 +301,20 @@ func s3Keys[S any](at func(*S) *S3) []key[S] {
 
 func tlsKeys[S any](at func(*S) *TLSFiles) []key[S] {
 	return []key[S]{
-		path("tls_ca_file", func(s *S) *string { return &at(s).CA }).onRestart(),
-		path("tls_cert_file", func(s *S) *string { return &at(s).Cert }).onRestart(),
-		path("tls_key_file", func(s *S) *string { return &at(s).Key }).onRestart(),
+		path("tls_ca_file", func(s *S) *string { return &at(s).CA }),
+		path("tls_cert_file", func(s *S) *string { return &at(s).Cert }),
+		path("tls_key_file", func(s *S) *string { return &at(s).Key }),
 	}
 }
 
 // serverKeys returns the keys of a server section.
 func serverKeys() []key[Server] {
 	keys := []key[Server]{
-		text("host", func(s *Server) *string { return &s.Host }).onRestart().live(),
-		custom("port", func(s *Server) *[]int { return &s.Ports }, parsePorts, showPorts).onRestart().live().as(typedPorts),
-		text("user", func(s *Server) *string { return &s.User }).onRestart().live(),
-		text("wal_slot", func(s *Server) *string { return &s.WALSlot }).onRestart().live(),
-		custom("target", func(s *Server) *Target { return &s.Target }, parseTarget, Target.String).onRestart(),
+		text("host", func(s *Server) *string { return &s.Host }).ofWorker().live(),
+		custom("port", func(s *Server) *[]int { return &s.Ports }, parsePorts, showPorts).ofWorker().live().as(typedPorts),
+		text("user", func(s *Server) *string { return &s.User }).ofWorker().live(),
+		text("wal_slot", func(s *Server) *string { return &s.WALSlot }).ofWorker().live(),
+		custom("target", func(s *Server) *Target { return &s.Target }, parseTarget, Target.String).ofWorker(),
 		tristate("create_slot", func(s *Server) *Tristate { return &s.CreateSlot }).live().as(func(s *Server) any { return int64(s.CreateSlot) }),
 		text("follow", func(s *Server) *string { return &s.Follow }).onRestart().live(),
 		path("passfile", func(s *Server) *string { return &s.Passfile }),
@@ -308,9 +322,18 @@ func serverKeys() []key[Server] {
 		path("rehearse_checks", func(s *Server) *string { return &s.RehearseChecks }).live(),
 		path("rehearse_settings", func(s *Server) *string { return &s.RehearseSettings }).live(),
 		retention(func(s *Server) *Retention { return &s.Retention }).live(),
-		path("wal_archive", func(s *Server) *string { return &s.WALArchive }).onRestart(),
-		text("wal_shipping", func(s *Server) *string { return &s.WALShipping }).onRestart(),
-		boolean("wal_shipping_plain", func(s *Server) *bool { return &s.WALShippingPlain }).onRestart(),
+		integer("retention_count", 0, func(s *Server) *int { return &s.RetentionCount }).live(),
+		integer("retention_min", 0, func(s *Server) *int { return &s.RetentionMin }).live(),
+		duration("recovery_window", 0, func(s *Server) *time.Duration { return &s.RecoveryWindow }).live(),
+		custom("wal_keep", func(s *Server) *WALKeep { return &s.WALKeep }, parseWALKeep, WALKeep.String).live(),
+		custom("schedule", func(s *Server) *Schedule { return &s.Schedule }, parseSchedule, Schedule.String),
+		duration("schedule_jitter", 0, func(s *Server) *time.Duration { return &s.ScheduleJitter }),
+		path("hook_before", func(s *Server) *string { return &s.HookBefore }),
+		path("hook_after", func(s *Server) *string { return &s.HookAfter }),
+		tristate("backup_on_start", func(s *Server) *Tristate { return &s.BackupOnStart }),
+		path("wal_archive", func(s *Server) *string { return &s.WALArchive }).ofWorker(),
+		text("wal_shipping", func(s *Server) *string { return &s.WALShipping }).ofWorker(),
+		boolean("wal_shipping_plain", func(s *Server) *bool { return &s.WALShippingPlain }).ofWorker(),
 		list("hot_standby", ",", func(s *Server) *[]string { return &s.HotStandby }),
 		positions("hot_standby_overrides", func(s *Server) *[]string { return &s.HotStandbyOverrides }),
 		positions("hot_standby_tablespaces", func(s *Server) *[]string { return &s.HotStandbyTablespaces }),
@@ -320,7 +343,9 @@ func serverKeys() []key[Server] {
 		tristate("progress", func(s *Server) *Tristate { return &s.Progress }).live(),
 		list("extra", ",", func(s *Server) *[]string { return &s.Extra }),
 	}
-	keys = append(keys, tlsKeys(func(s *Server) *TLSFiles { return &s.TLSFiles })...)
-	keys = append(keys, boolean("tls_channel_binding", func(s *Server) *bool { return &s.TLSBound }).onRestart())
+	for _, k := range tlsKeys(func(s *Server) *TLSFiles { return &s.TLSFiles }) {
+		keys = append(keys, k.ofWorker())
+	}
+	keys = append(keys, boolean("tls_channel_binding", func(s *Server) *bool { return &s.TLSBound }).ofWorker())
 	return append(keys, s3Keys(func(s *Server) *S3 { return &s.S3 })...)
 }

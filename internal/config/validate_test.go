@@ -102,22 +102,28 @@ func TestReloadAppliesOnlyWhatItMay(t *testing.T) {
 	old := parse(t, text)
 	changed := strings.Replace(text, "[primary]\nhost = localhost", "log_level = debug\nencryption = aes\n[primary]\nhost = other\nworkers = 3", 1)
 	fresh := parse(t, changed+"[new]\nhost = x\nport = 1\nuser = u\nwal_slot = s\n")
-	var restart, live []string
+	var restart, worker, live []string
 	for _, c := range Changes(old, fresh) {
-		if c.Restart {
+		switch {
+		case c.Restart:
 			restart = append(restart, c.Section+"."+c.Key)
-		} else {
+		case c.Worker:
+			worker = append(worker, c.Section+"."+c.Key)
+		default:
 			live = append(live, c.Section+"."+c.Key)
 		}
 	}
-	if got, want := strings.Join(restart, " "), "pgmoneta.encryption primary.host new."; got != want {
+	if got, want := strings.Join(restart, " "), "pgmoneta.encryption"; got != want {
 		t.Errorf("changes that need a restart: %s, want %s", got, want)
 	}
-	if got, want := strings.Join(live, " "), "primary.workers pgmoneta.log_level"; got != want && got != "pgmoneta.log_level primary.workers" {
+	if got, want := strings.Join(live, " "), "pgmoneta.log_level primary.workers new."; got != want {
 		t.Errorf("changes that apply: %s, want %s", got, want)
 	}
+	if got, want := strings.Join(worker, " "), "primary.host"; got != want {
+		t.Errorf("changes that restart a WAL worker: %s, want %s", got, want)
+	}
 	merged := Apply(old, fresh)
-	if merged.Servers[0].Workers != 3 || merged.Servers[0].Host != "localhost" || merged.Main.Encryption != EncryptionNone || len(merged.Servers) != 1 {
+	if merged.Servers[0].Workers != 3 || merged.Servers[0].Host != "other" || merged.Main.Encryption != EncryptionNone || len(merged.Servers) != 2 {
 		t.Errorf("after the reload: %+v", merged)
 	}
 	if old.Servers[0].Workers != -1 {

@@ -64,7 +64,15 @@ type Encoder struct {
 // values outside are clamped. The zstd library has four grades; levels up to 3
 // use the fastest, which on relation files compresses as well as the next one
 // in two thirds of the time.
-func NewEncoder(codec Codec, level int) (*Encoder, error) {
+func NewEncoder(codec Codec, level int) (*Encoder, error) { return newEncoder(codec, level, false) }
+
+// NewCheckedEncoder is [NewEncoder] for frames that carry a checksum of their own,
+// where the codec has one: for a stream without an index.
+func NewCheckedEncoder(codec Codec, level int) (*Encoder, error) {
+	return newEncoder(codec, level, true)
+}
+
+func newEncoder(codec Codec, level int, checked bool) (*Encoder, error) {
 	e := &Encoder{codec: codec}
 	switch codec {
 	case None:
@@ -75,7 +83,7 @@ func NewEncoder(codec Codec, level int) (*Encoder, error) {
 			zstd.WithEncoderConcurrency(1),
 			zstd.WithEncoderLevel(zstdLevel(level)),
 			zstd.WithWindowSize(FrameLimit),
-			zstd.WithEncoderCRC(false)) // the index has a SHA-256 of each frame
+			zstd.WithEncoderCRC(checked)) // the index has a SHA-256 of each frame
 		return e, err
 	case Gzip:
 		w, err := gzip.NewWriterLevel(io.Discard, min(max(level, 1), 9))
@@ -83,7 +91,7 @@ func NewEncoder(codec Codec, level int) (*Encoder, error) {
 		return e, err
 	case LZ4:
 		w := lz4.NewWriter(io.Discard)
-		err := w.Apply(lz4.CompressionLevelOption(lz4Level(level)), lz4.ConcurrencyOption(1), lz4.ChecksumOption(false))
+		err := w.Apply(lz4.CompressionLevelOption(lz4Level(level)), lz4.ConcurrencyOption(1), lz4.ChecksumOption(checked))
 		e.stream, e.reset = w, func(out io.Writer) error { w.Reset(out); return nil }
 		return e, err
 	case Bzip2:

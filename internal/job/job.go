@@ -41,11 +41,18 @@ const (
 	CheckWAL  Kind = "walcheck"
 	CheckRepo Kind = "repocheck"
 	Rehearse  Kind = "rehearse"
+	Archive   Kind = "archive"
+	Retention Kind = "retention"
+	// PlanRetention only tells what Retention would do, beside any other job.
+	PlanRetention Kind = "retentionplan"
 )
+
+// Beside reports whether a job runs beside others, because it needs no lock.
+func (k Kind) Beside() bool { return k == CheckWAL || k == PlanRetention }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -106,11 +113,12 @@ type Start struct {
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
 	Rehearsal  Rehearsal
+	Policy     Policy
 	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
 	AllowCorrupt bool
 
-	// Run and Request are the numbers, from 1 since the start of the daemon, of this job and of the client's request
-	// that it is done for; 0 for none. They are in every line that is logged about it.
+	// Run is the number of this job in the history of jobs, and Request that of the client's request that it is done for,
+	// from 1 since the start of the daemon; 0 for none. They are in every line that is logged about it.
 	Run, Request uint64
 
 	Log LogOptions
@@ -165,7 +173,8 @@ type Rehearsal struct {
 type Spec struct {
 	Backup   string      // identifier: label, oldest, newest, latest; for a backup that of the base, empty for a full one
 	Position string      // rehearse only
-	Restore  RestoreSpec // restore only
+	Restore  RestoreSpec // restore and archive only
+	Plain    bool        // archive only: also of an encrypted repository
 	AllFiles bool        // verify only: list good files too
 	Force    bool        // delete only
 	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
@@ -212,6 +221,7 @@ func (f *Failure) Error() string { return f.Message }
 type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
+	Path    string        // archive: the file
 	Restore *RestoreReport
 	Files   []File      // verify
 	Report  []string    // verify: what is wrong, one line each
@@ -219,6 +229,7 @@ type Result struct {
 	Repo    *RepoReport // repocheck
 
 	Rehearsal *repo.Rehearsal // rehearse
+	Retention *RetentionReport
 }
 
 // A File is a row of a verification.

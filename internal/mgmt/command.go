@@ -40,6 +40,10 @@ const (
 	RepoCheck Command = 301
 	RepoStats Command = 302
 	Rehearse  Command = 303
+	Jobs      Command = 304
+
+	Retention Command = 310
+	Schedule  Command = 311
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -117,6 +121,12 @@ func (c Command) word() string {
 		return "repo-stats"
 	case Rehearse:
 		return "rehearse"
+	case Jobs:
+		return "jobs"
+	case Retention:
+		return "retention"
+	case Schedule:
+		return "schedule"
 	default:
 		return ""
 	}
@@ -199,6 +209,12 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeRepoCheckNoServer, Busy: CodeRepoCheckBusy, Other: CodeRepoCheckFailed}
 	case Rehearse:
 		return Codes{CodeRehearseNoServer, CodeRehearseNoBackup, CodeRehearseBusy, CodeRehearseFailed}
+	case Jobs:
+		return Codes{NoServer: CodeJobsNoServer, Other: CodeJobsOther}
+	case Retention:
+		return Codes{NoServer: CodeRetentionNoServer, Busy: CodeRetentionBusy, Other: CodeRetentionFailed}
+	case Schedule:
+		return Codes{NoServer: CodeScheduleNoServer, Other: CodeScheduleOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -216,6 +216,15 @@ const (
 	CodeRehearseUnproven Code = 4202 // there was one, and it proves nothing
 	CodeRehearseBusy     Code = 4203 // another job holds the server
 	CodeRehearseNoBackup Code = 4204 // or no such position
+
+	CodeJobsNoServer Code = 4300
+	CodeJobsOther    Code = 4301
+
+	CodeRetentionNoServer Code = 4400
+	CodeRetentionFailed   Code = 4401
+	CodeRetentionBusy     Code = 4402 // another job holds the server
+	CodeScheduleNoServer  Code = 4410
+	CodeScheduleOther     Code = 4411
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

@@ -35,6 +35,8 @@ type Options struct {
 	BodyTimeout   time.Duration // from then until the body is complete; default 30 s
 	WriteTimeout  time.Duration // for the whole response; default 30 s
 
+	Audit func(Record) // called for each request that may change something, after it was handled; default: nobody is told
+
 	Keys KeySource        // for encrypted frames; without it they are refused
 	Now  func() time.Time // default time.Now
 }
@@ -75,7 +77,7 @@ func NewServer(h Handler, o Options) *Server {
 // Serve answers the connections of ln, which it closes, until ctx ends. Then it stops reading, lets the requests
 // being handled finish and answer, and returns nil. Another error is the listener's and ends nothing else.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	return s.run(ctx, ln, s.serve)
+	return s.run(ctx, ln, func(ctx context.Context, conn net.Conn) { s.serve(ctx, conn, socketPeer(conn)) })
 }
 
 // ServeRemote is Serve for clients that have to log in first.
@@ -90,7 +92,7 @@ func (s *Server) ServeRemote(ctx context.Context, ln net.Listener, door *Door) e
 			return
 		}
 		s.opt.Log.Debug("remote management", "address", conn.RemoteAddr().String(), "user", user)
-		s.serve(ctx, admitted)
+		s.serve(ctx, admitted, Peer{User: user, Address: conn.RemoteAddr().String(), UID: -1})
 	})
 }
 
@@ -165,7 +167,7 @@ func passing(err error) bool {
 }
 
 // serve handles one connection from its first byte to its end.
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, peer Peer) {
 	defer func() { _ = conn.Close() }()
 	// When the server stops, whoever has not sent a whole request yet is told so instead of waited for.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -179,7 +181,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	if err != nil {
 		reply = s.refuse(nil, badPayload(err))
 	} else {
-		reply = s.answer(ctx, doc)
+		reply = s.answer(ctx, doc, peer)
 	}
 	s.send(conn, reply, coding)
 	if unread {
@@ -233,13 +235,16 @@ func explain(ctx context.Context, err error) error {
 }
 
 // answer has the request handled and builds its response.
-func (s *Server) answer(ctx context.Context, doc Document) Document {
+func (s *Server) answer(ctx context.Context, doc Document, peer Peer) Document {
 	start := s.opt.Now()
 	req, err := newRequest(doc)
 	if err != nil {
 		return s.refuse(req, err)
 	}
 	resp, err := s.handle(ctx, req)
+	if s.opt.Audit != nil && req.Changes() {
+		s.opt.Audit(s.record(req, peer, start, err))
+	}
 	if err != nil {
 		return s.refuse(req, err)
 	}

@@ -288,3 +288,23 @@ func TestPowerCutAtEveryOperationOfACompaction(t *testing.T) {
 		}
 	}
 }
+
+// A pack of an interrupted backup that a later one refers to keeps its name when it is
+// compacted: under any other it would be lost with its next generation.
+func TestUnfinishedPacksKeepTheirNames(t *testing.T) {
+	ctx := context.Background()
+	r := bound(t, t.TempDir(), Keys{})
+	if err := errors.Join(r.Begin(ctx, "20261121120000"), addSparsePack(ctx, r), addSparse(ctx, r, "20261121120001", 0, 1, 2, 3), addSparse(ctx, r, "20261121120002", 1)); err != nil {
+		t.Fatal(err)
+	}
+	packs := r.PacksOf(ctx, "20261121120001")
+	if err := r.Delete(ctx, "20261121120001"); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := r.Compact(ctx, CompactOptions{Packs: packs, Share: 0.5, Budget: 1 << 20}); err != nil || done.Packs != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if got, err := r.UnfinishedPacks(ctx); err != nil || len(got) != 1 || got[0].Name != sparsePackName {
+		t.Errorf("unfinished packs %v, %v; objects %v", got, err, packObjects(t, r))
+	}
+}

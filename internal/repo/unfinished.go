@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -55,7 +56,9 @@ func (r *Repository) ForgetUnfinished(ctx context.Context, before time.Time) err
 	return nil
 }
 
-// UnfinishedPacks returns the packs that interrupted backups have stored.
+// UnfinishedPacks returns the packs that interrupted backups have stored. Some may have
+// been compacted, when a later backup refers to them and its end did not come as far as
+// forgetting the interrupted one.
 func (r *Repository) UnfinishedPacks(ctx context.Context) ([]PackRef, error) {
 	labels, err := r.Unfinished(ctx)
 	if err != nil {
@@ -63,12 +66,12 @@ func (r *Repository) UnfinishedPacks(ctx context.Context) ([]PackRef, error) {
 	}
 	var packs []PackRef
 	for _, l := range labels {
-		names, err := storage.Children(ctx, r.engine, path.Join("pack", string(l)))
+		generations, err := r.generations(ctx, string(l))
 		if err != nil {
 			return nil, err
 		}
-		for _, n := range names {
-			packs = append(packs, PackRef{Name: path.Join("pack", string(l), n)})
+		for _, name := range slices.Sorted(maps.Keys(generations)) {
+			packs = append(packs, PackRef{Name: name})
 		}
 	}
 	return packs, nil

@@ -22,6 +22,9 @@ type Options struct {
 	// Delta accepts a target directory that holds a data directory, and makes
 	// that into the restored one. It implies Exact.
 	Delta bool
+	// Tar makes a plan for [WriteTar], which needs no directory: tablespaces go into
+	// the data directory, and WAL is copied.
+	Tar bool
 
 	Tablespaces  []Mapping
 	InPlace      bool   // tablespaces go where they were on the server
@@ -113,7 +116,11 @@ func Preview(ctx context.Context, r *repo.Repository, o Options) (*Plan, []error
 		}
 	}
 	var problems []error
-	for _, step := range []func(context.Context) error{m.objects, m.wal, m.history, m.supply, m.settings, m.directories, m.space} {
+	steps := []func(context.Context) error{m.objects, m.wal, m.history, m.supply, m.settings}
+	if !m.Tar {
+		steps = append(steps, m.directories, m.space)
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			m.nearest(ctx, err)
 			problems = append(problems, err)

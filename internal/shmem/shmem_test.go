@@ -93,6 +93,10 @@ func TestSegmentIsSharedBetweenMappings(t *testing.T) {
 	if got := b.ServerSlot(1).Snapshot(); !reflect.DeepEqual(got, ServerSnapshot{}) {
 		t.Errorf("the slot before is %+v, want zero", got)
 	}
+	slot.Clear()
+	if got := b.ServerSlot(2).Snapshot(); !reflect.DeepEqual(got, ServerSnapshot{}) {
+		t.Errorf("a cleared slot holds %+v", got)
+	}
 	job := a.JobSlot(1)
 	job.Phase.Store("copy")
 	job.DoneBytes.Add(5)

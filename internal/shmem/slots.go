@@ -204,6 +204,25 @@ func (s *Server) Snapshot() ServerSnapshot {
 	}
 }
 
+// Clear sets every field to zero, before the supervisor gives the slot to another server. The worker of the one before must have ended.
+func (s *Server) Clear() {
+	for _, g := range []Gauge{
+		s.State, s.WorkerPID, s.StartedAt, s.Offline, s.Heartbeat, s.Streaming, s.Primary, s.Checksums, s.LastMessage, s.LastFlush, s.FlushLagSince, s.StoreQueue, s.ShipQueue,
+		s.ShipLagSince, s.NextAttempt,
+	} {
+		g.Store(0)
+	}
+	for _, n := range []Counter{
+		s.Restarts, s.Timeline, s.SystemIdentifier, s.ServerVersion, s.SegmentSize, s.WrittenLSN, s.FlushedLSN, s.StoredLSN, s.ShippedLSN, s.ServerLSN,
+		s.ReceivedBytes, s.StoredSegments, s.StoredBytes, s.WALFiles, s.WALBytes, s.Reconnects, s.Errors, s.SlotRetained,
+	} {
+		n.Store(0)
+	}
+	for _, t := range []*Text{&s.Name, &s.LastExit, &s.CurrentSegment, &s.LastError, &s.SlotState} {
+		t.Store("")
+	}
+}
+
 // A Job is the slot of one running job.
 type Job struct {
 	// Written by the supervisor.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -22,15 +23,15 @@ import (
 // handler answers requests of the management protocol.
 type handler struct {
 	*Supervisor
-	request uint64 // number of the request
+	asking asking // how the request wants its job
 }
 
 // Handle implements [mgmt.Handler].
 func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Response, err error) {
-	h.request = h.requests.Add(1)
+	h.asking = asking{wait: !req.Args.Bool("NoWait"), ticket: req.Args.Text("Ticket"), request: h.requests.Add(1)}
 	began := time.Now()
 	defer func() {
-		h.Log.Debug("request", "request", h.request, "command", req.Command.String(), "server", req.Server(), "elapsed", time.Since(began).Round(time.Millisecond), "err", err)
+		h.Log.Debug("request", "request", h.asking.request, "command", req.Command.String(), "server", req.Server(), "elapsed", time.Since(began).Round(time.Millisecond), "err", err)
 	}()
 	switch req.Command {
 	case mgmt.Ping:
@@ -39,14 +40,15 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Respo
 		h.stop(errShutdown)
 		return nil, nil
 	case mgmt.Reload:
-		restart, err := h.reload()
-		return mgmt.Response{"Restart": restart}, err
+		return h.reloadFiles()
 	case mgmt.ConfLs:
 		return h.confLs(), nil
 	case mgmt.ConfGet:
 		return h.confGet(), nil
 	case mgmt.ConfSet:
 		return h.confSet(ctx, req)
+	case mgmt.Jobs:
+		return h.jobList(ctx, req)
 	case mgmt.Reset:
 		for _, level := range levels {
 			h.Segment.LogCounter(level).Store(0)
@@ -57,6 +59,10 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Respo
 		return nil, nil
 	case mgmt.Status, mgmt.StatusDetails:
 		return h.status(ctx, req.Command == mgmt.StatusDetails)
+	case mgmt.Retention:
+		return h.retention(req)
+	case mgmt.Schedule:
+		return h.schedule(req)
 	}
 	return h.ofServer(ctx, req)
 }
@@ -68,6 +74,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.ListBackup: h.listBackup,
 		mgmt.Info:       h.info,
 		mgmt.Restore:    h.restore,
+		mgmt.Archive:    h.archive,
 		mgmt.Verify:     h.verify,
 		mgmt.Delete:     h.delete,
 		mgmt.Progress:   h.progress,
@@ -75,6 +82,10 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.RepoCheck:  h.repoCheck,
 		mgmt.RepoStats:  h.repoStats,
 		mgmt.Rehearse:   h.rehearse,
+		mgmt.Mode:       h.mode,
+		mgmt.Retain:     h.retain,
+		mgmt.Expunge:    h.retain,
+		mgmt.Annotate:   h.annotate,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -102,7 +113,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 
 // job runs a job and turns its failure into an error.
 func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	result, err := h.runJob(v, h.request, kind, spec)
+	result, err := h.runAsked(v, kind, spec, h.asking)
 	if err == nil && result.Failure != nil {
 		err = result.Failure
 	}
@@ -110,6 +121,9 @@ func (h handler) job(v *server, kind job.Kind, spec job.Spec) (job.Result, error
 }
 
 func (h handler) backup(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	if v.slot.Offline.Load() == 1 {
+		return nil, &mgmt.Error{Code: mgmt.CodeBackupOffline, Workflow: "Backup", Err: fmt.Errorf("server %q is offline: take it online first (pgmoneta-cli mode %s online)", v.name, v.name)}
+	}
 	if v.slot.Streaming.Load() != 1 {
 		why, _ := v.slot.LastError.Load()
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupNoWAL, Workflow: "Backup", Err: fmt.Errorf("server %q: no WAL is being received, so a backup could not become consistent (%s)", v.name, why)}
@@ -135,6 +149,18 @@ func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 		refused.Response = mgmt.AnswerRestore(result.Restore, spec.DryRun)
 	}
 	return nil, refused
+}
+
+func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
+	spec := job.RestoreSpec{Position: req.Args.Text("Position"), Directory: req.Args.Text("Directory")}
+	if !filepath.IsAbs(spec.Directory) {
+		return nil, fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", spec.Directory)
+	}
+	result, err := h.job(v, job.Archive, job.Spec{Backup: req.Backup(), Restore: spec, Plain: req.Args.Bool("Plain")})
+	if err != nil {
+		return nil, err
+	}
+	return mgmt.Response{"Backup": string(result.Backup.Label), "FileName": result.Path}, nil
 }
 
 func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -207,11 +233,12 @@ func (h handler) rehearse(_ context.Context, req *mgmt.Request, v *server) (mgmt
 
 // listed is a row of a listing. WAL is what was received since the backup began,
 // delta what lies between it and the one before.
-func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
+func (v *server) listed(ctx context.Context, b repo.Backup, before *repo.Backup) mgmt.Document {
 	d := mgmt.DescribeBackup(b.Summary)
 	delete(d, "MajorVersion")
 	delete(d, "MinorVersion")
-	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), b.Keep, b.Comments
+	d["Server"], d["Backup"] = v.name, string(b.Label)
+	d["Keep"], d["Comments"] = v.note(ctx, b)
 	d["WAL"], d["Delta"] = int64(0), int64(0)
 	if b.Err != nil {
 		d["Valid"] = 0
@@ -227,14 +254,14 @@ func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
 	return d
 }
 
-func (v *server) listing(list []repo.Backup) []mgmt.Document {
+func (v *server) listing(ctx context.Context, list []repo.Backup) []mgmt.Document {
 	rows := make([]mgmt.Document, len(list))
 	for i := range list {
 		var before *repo.Backup
 		if i > 0 {
 			before = &list[i-1]
 		}
-		rows[i] = v.listed(list[i], before)
+		rows[i] = v.listed(ctx, list[i], before)
 	}
 	return rows
 }
@@ -244,7 +271,7 @@ func (h handler) listBackup(ctx context.Context, req *mgmt.Request, v *server) (
 	if err != nil {
 		return nil, &mgmt.Error{Code: mgmt.CodeListBackups, Workflow: "list-backup", Err: err}
 	}
-	rows := v.listing(list)
+	rows := v.listing(ctx, list)
 	switch req.Args.Text("Sort") {
 	case "", "asc":
 	case "desc":
@@ -265,6 +292,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	s := b.Summary
 	resp := mgmt.DescribeBackup(s)
+	keep, comments := v.note(ctx, b)
 	tablespaces := []mgmt.Document{}
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})
@@ -284,7 +312,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	halves("Checkpoint", s.Checkpoint)
 	for k, value := range (mgmt.Document{
 		"WAL": pg.SegmentName(s.StartTLI, s.Start, s.SegmentSize), "Elapsed": s.EndedAt.Sub(s.StartedAt).Seconds(),
-		"Keep": b.Keep, "Comments": b.Comments, "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
+		"Keep": keep, "Comments": comments, "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
 		"StartTimeline": int64(s.StartTLI), "EndTimeline": int64(s.EndTLI),
 	}) {
 		resp[k] = value
@@ -295,7 +323,9 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 // progress tells how far the job of a server is, and stops it if it is not wanted any more.
 func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
 	if req.Args.Bool("Cancel") {
-		h.cancelJob(v)
+		if err := h.cancel(req, v); err != nil {
+			return nil, err
+		}
 	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
@@ -343,6 +373,9 @@ func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error
 	servers := []mgmt.Document{}
 	used := uint64(0)
 	for _, v := range h.servers {
+		if _, ok := c.Server(v.name); !ok {
+			continue // a reload is under way
+		}
 		d, size, err := h.serverStatus(ctx, c, v, details)
 		if err != nil {
 			return nil, err
@@ -378,12 +411,12 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 	d := mgmt.Document{
 		"Server": v.name, "Online": snap.Streaming, "Primary": snap.Primary, "Checksums": snap.Checksums,
 		"ActiveBackup": is(job.Backup), "ActiveRestore": is(job.Restore), "ActiveDelete": is(job.Delete),
-		"ActiveArchive": false, "ActiveRetention": false, "NumberOfBackups": len(list), "ServerSize": size,
+		"ActiveArchive": is(job.Archive), "ActiveRetention": is(job.Retention), "NumberOfBackups": len(list), "ServerSize": size,
 		"WorkspaceFreeSpace": 0, "HotStandbySize": 0, "Workers": c.Workers(sc),
 		"RetentionDays": unset(r.Days), "RetentionWeeks": unset(r.Weeks), "RetentionMonths": unset(r.Months), "RetentionYears": unset(r.Years),
 	}
 	if details {
-		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(list)
+		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(ctx, list)
 		h.walStatus(d, snap)
 		d["LastRehearsal"] = v.lastRehearsal()
 		if err := h.holeStatus(ctx, d, v); err != nil {
@@ -417,11 +450,15 @@ func (h handler) walStatus(d mgmt.Document, snap shmem.ServerSnapshot) {
 	d["SlotState"], d["SlotRetained"] = snap.SlotState, snap.SlotRetained
 	d["ShippedLSN"] = pg.LSN(snap.ShippedLSN).String()
 	d["NextAttempt"] = ""
-	if !snap.Streaming && !snap.NextAttempt.IsZero() {
+	if !snap.Streaming && !snap.Offline && !snap.NextAttempt.IsZero() {
 		d["NextAttempt"] = snap.NextAttempt.UTC().Format(time.RFC3339)
 	}
+	d["Mode"] = "online"
+	if snap.Offline {
+		d["Mode"] = "offline"
+	}
 	d["LastError"] = ""
-	if !snap.Streaming {
+	if !snap.Streaming && !snap.Offline {
 		d["LastError"] = firstText(snap.LastError, snap.LastExit)
 	}
 }

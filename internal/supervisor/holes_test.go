@@ -22,11 +22,11 @@ func TestOneWALCheckPerServerBesideItsJob(t *testing.T) {
 		v    *server
 		kind job.Kind
 	}{{a, job.Backup}, {a, job.CheckWAL}, {b, job.CheckWAL}} {
-		if _, _, err := s.reserve(j.v, j.kind); err != nil {
+		if _, _, err := s.reserve(j.v, j.kind, 1); err != nil {
 			t.Fatalf("%s of %s: %v", j.kind, j.v.name, err)
 		}
 	}
-	_, _, err = s.reserve(a, job.CheckWAL)
+	_, _, err = s.reserve(a, job.CheckWAL, 1)
 	var busy *busyError
 	if !errors.As(err, &busy) {
 		t.Fatalf("a second check of one server: %v", err)

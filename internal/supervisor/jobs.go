@@ -17,6 +17,7 @@ import (
 type running struct {
 	server *server
 	kind   job.Kind
+	id     int64 // in the book
 	child  Child
 }
 
@@ -30,30 +31,61 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
 }
 
-// runJob runs one job to its end in a process of its own. Only the end of the
-// supervisor cancels it. A server has one job at a time, and one check of its WAL
-// beside that.
-// request is the number of the request that it is done for, 0 for none.
-func (s *Supervisor) runJob(v *server, request uint64, kind job.Kind, spec job.Spec) (job.Result, error) {
-	if kind != job.CheckWAL {
-		if !v.busy.CompareAndSwap(nil, &kind) {
-			other := job.Kind("job")
-			if k := v.busy.Load(); k != nil {
-				other = *k
-			}
-			return job.Result{}, &busyError{server: v.name, kind: other}
+// An asking says how a job is asked for. Its zero value is for what the daemon does
+// by itself: the job is refused when the server is busy.
+type asking struct {
+	wait   bool   // for its turn
+	ticket string // see entry
+
+	request uint64 // number of the client's request, 0 for none
+}
+
+// runJob runs one job to its end in a process of its own, or is refused with a
+// *busyError. Only the end of the supervisor or a cancellation ends it early. A
+// server has one job at a time, and one check of its WAL beside that.
+func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
+	return s.runAsked(v, kind, spec, asking{})
+}
+
+// runAsked is runJob for somebody who may wait for it.
+func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
+	e := s.book.enter(v, kind, how.ticket)
+	e.request = how.request
+	defer func() {
+		if err := s.book.leave(e, result, err); err != nil {
+			s.Log.Warn("history of jobs not written", "err", err)
 		}
-		defer v.busy.Store(nil)
+	}()
+	if kind.Beside() {
+		return s.runTurn(v, kind, spec, e)
 	}
+	if err := v.queue.acquire(s.ctx, v, e, how.wait); err != nil {
+		return job.Result{}, err
+	}
+	v.busy.Store(&kind)
+	defer func() {
+		v.busy.Store(nil)
+		v.queue.release()
+	}()
+	return s.runTurn(v, kind, spec, e)
+}
+
+// runTurn runs a job whose turn has come.
+func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) (job.Result, error) {
 	start, err := s.start(v, kind)
 	if err != nil {
 		return job.Result{}, err
 	}
-	start.Job, start.Run, start.Request = spec, s.runs.Add(1), request
+	start.Job, start.Run, start.Request = spec, uint64(e.ID), e.request
 	s.Log.With(start.LogAttrs()...).Debug("job begins", "job", string(kind))
+	hooks := s.hooks(v, kind, spec)
+	if err := hooks.before(s.ctx); err != nil {
+		return job.Result{}, err
+	}
 	began := time.Now()
-	result, err := s.inSlot(v, start)
+	result, err := s.inSlot(v, start, e)
 	v.tally.jobEnded(kind, began, result, err)
+	hooks.after(s.ctx, result, err)
 	v.catalogChanged()
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})
@@ -62,6 +94,29 @@ func (s *Supervisor) runJob(v *server, request uint64, kind job.Kind, spec job.S
 		v.countFailure(result.Failure)
 	}
 	return result, err
+}
+
+// retentionPatience is how long other jobs wait for the retention, which nobody asked for.
+const retentionPatience = time.Minute
+
+// occupy makes a job the one that runs.
+func (s *Supervisor) occupy(v *server, kind job.Kind) error {
+	deadline := time.Now().Add(retentionPatience)
+	for !v.busy.CompareAndSwap(nil, &kind) {
+		other := job.Kind("job")
+		if k := v.busy.Load(); k != nil {
+			other = *k
+		}
+		if other != job.Retention || time.Now().After(deadline) {
+			return &busyError{server: v.name, kind: other}
+		}
+		select {
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func (v *server) countFailure(f *job.Failure) {
@@ -75,12 +130,13 @@ func (v *server) countFailure(f *job.Failure) {
 }
 
 // inSlot reserves a job slot, runs the job and frees the slot.
-func (s *Supervisor) inSlot(v *server, start job.Start) (job.Result, error) {
-	i, slot, err := s.reserve(v, start.Kind)
+func (s *Supervisor) inSlot(v *server, start job.Start, e *entry) (job.Result, error) {
+	i, slot, err := s.reserve(v, start.Kind, e.ID)
 	if err != nil {
 		return job.Result{}, err
 	}
 	defer s.release(i, slot)
+	s.book.begin(e)
 	start.JobSlot = i
 	child, err := s.launch(start, "pgmoneta-"+string(start.Kind))
 	if err != nil {
@@ -91,7 +147,7 @@ func (s *Supervisor) inSlot(v *server, start job.Start) (job.Result, error) {
 	s.mu.Lock()
 	s.jobs[i].child = child
 	s.mu.Unlock()
-	if s.ctx.Err() != nil { // the end came while it started
+	if s.ctx.Err() != nil || e.cancelled() { // while it started
 		_ = child.Conn().Send(job.KindStop, nil)
 	}
 	return await(child, start)
@@ -112,14 +168,17 @@ func await(child Child, start job.Start) (job.Result, error) {
 	return result, err
 }
 
-func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) {
+func (s *Supervisor) reserve(v *server, kind job.Kind, id int64) (int, *shmem.Job, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		return 0, nil, context.Cause(s.ctx)
 	}
+	if v.gone {
+		return 0, nil, fmt.Errorf("server %q is not configured any more", v.name)
+	}
 	for _, r := range s.jobs {
-		if r.server == v && r.kind == kind {
+		if r.server == v && r.kind == kind && kind != job.PlanRetention {
 			return 0, nil, &busyError{server: v.name, kind: kind}
 		}
 	}
@@ -127,7 +186,7 @@ func (s *Supervisor) reserve(v *server, kind job.Kind) (int, *shmem.Job, error) 
 		if s.jobs[i] != nil {
 			continue
 		}
-		s.jobs[i] = &running{server: v, kind: kind}
+		s.jobs[i] = &running{server: v, kind: kind, id: id}
 		slot := s.Segment.JobSlot(i)
 		slot.Clear()
 		slot.ServerIndex.Store(int64(v.index))
@@ -146,12 +205,14 @@ func (s *Supervisor) release(i int, slot *shmem.Job) {
 	delete(s.jobs, i)
 }
 
-// cancelJob tells the job of a server to stop. Who asked for it is told that it was.
-func (s *Supervisor) cancelJob(v *server) {
+// cancelJob tells a job of a server to stop, or with id 0 the one that holds it. Who
+// asked for it is told that it was.
+func (s *Supervisor) cancelJob(v *server, id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.jobs {
-		if r.server == v && r.kind != job.CheckWAL && r.child != nil {
+		meant := r.id == id || id == 0 && !r.kind.Beside()
+		if r.server == v && meant && r.child != nil {
 			_ = r.child.Conn().Send(job.KindStop, nil)
 		}
 	}

@@ -210,12 +210,12 @@ func TestReadiness(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(filepath.Join(base, "primary", "backup")), os.WriteFile(filepath.Join(base, "primary", "backup"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	sv.servers[0].catalogChanged()
+	sv.server("primary").catalogChanged()
 	wait(503, `server "primary": the list of backups cannot be read`)
 	if err := os.Remove(filepath.Join(base, "primary", "backup")); err != nil {
 		t.Fatal(err)
 	}
-	sv.servers[0].catalogChanged()
+	sv.server("primary").catalogChanged()
 	wait(200, "ok\n")
 	sv.mu.Lock()
 	code, _, err := fetch(http.DefaultClient, "http://"+addr+"/healthz")

@@ -33,17 +33,29 @@ type server struct {
 	slot  *shmem.Server
 	log   *slog.Logger
 
-	busy atomic.Pointer[job.Kind] // the job that runs, nil for none
+	queue queue
+	busy  atomic.Pointer[job.Kind] // the job that runs, nil for none
 
 	// catalog is what the metrics page shows: read from disk in the background.
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
+
+	calendar calendar // what was done by the schedule
 
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
 
 	unreadable atomic.Bool                        // the catalog could not be read the last time
 	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline
 	tally      tally
+
+	receiver receiver
+	watchers sync.WaitGroup
+	workers  sync.WaitGroup
+	unwatch  context.CancelFunc
+	dismiss  context.CancelFunc // of its WAL worker
+	ended    chan struct{}      // closed when a removed server has no goroutine and no process left
+	before   []<-chan struct{}  // ended of removed servers of the same name
+	gone     bool               // removed, or about to be; guarded by Supervisor.mu
 
 	mu       sync.Mutex
 	failures map[string]uint64 // of backups, by class
@@ -71,7 +83,7 @@ func newServer(index int, name, baseDir string, keys repo.Keys, foreign OpenFore
 	slot.Name.Store(name)
 	slot.State.Store(shmem.StateStarting)
 	return &server{index: index, name: name, repo: r, slot: slot, log: log.With("server", name),
-		changed: make(chan struct{}, 1), failures: map[string]uint64{}}, nil
+		changed: make(chan struct{}, 1), ended: make(chan struct{}), failures: map[string]uint64{}}, nil
 }
 
 const catalogInterval = 30 * time.Second
@@ -188,6 +200,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
+		Policy:    policy(c, sc),
 		Log:       s.logOptions(c),
 	}, nil
 }
@@ -273,9 +286,9 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 	return child, nil
 }
 
-// keepReceiving runs the WAL worker of a server until ctx ends, starting it
+// receiveTurn runs the WAL worker of a server until ctx ends, starting it
 // again whenever it ends by itself.
-func (s *Supervisor) keepReceiving(ctx context.Context, v *server) {
+func (s *Supervisor) receiveTurn(ctx context.Context, v *server) {
 	delay, said := restartMin, ""
 	for ctx.Err() == nil {
 		began := time.Now()

@@ -114,7 +114,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 		m.WAL.Slot, m.WAL.Shipping = sc.WALSlot, sc.WALShipping != ""
 	}
 	if kind := v.busy.Load(); kind != nil {
-		m.Active = metrics.Active{Backup: *kind == job.Backup, Restore: *kind == job.Restore, Delete: *kind == job.Delete}
+		m.Active = metrics.Active{Backup: *kind == job.Backup, Restore: *kind == job.Restore, Delete: *kind == job.Delete, Archive: *kind == job.Archive}
 	}
 	if list := v.catalog.Load(); list != nil {
 		m.BackupBytes = backupBytes(*list)

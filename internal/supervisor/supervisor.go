@@ -27,6 +27,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,17 +93,20 @@ type Supervisor struct {
 	changing sync.Mutex                    // held while the configuration is replaced
 	users    atomic.Pointer[vault.Users]
 	admins   atomic.Pointer[vault.Users]
-	servers  []*server // never changes
+	fleet    fleet
 	stop     context.CancelCauseFunc
 	ctx      context.Context
 
 	mu   sync.Mutex
 	jobs map[int]*running // by job slot
+	book book
+
+	audit audit
 
 	holes     holeBoard
 	listeners listeners
 
-	requests, runs atomic.Uint64 // numbers given so far
+	requests atomic.Uint64 // numbers given so far
 
 	started   atomic.Bool // requests are answered
 	measured  atomic.Pointer[measure]
@@ -199,13 +203,12 @@ func without(c *config.Config) []string {
 	}
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
-	note(c.Main.Verification > 0, "verification")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
 		note(len(s.Extra) > 0, s.Name+".extra")
 	}
-	return append(names, "retention (backups and WAL are kept until they are deleted)")
+	return names
 }
 
 // Run runs the daemon until ctx ends or a client asks for its shutdown.
@@ -224,23 +227,26 @@ func (s *Supervisor) Run(parent context.Context) error {
 	if err := s.open(c); err != nil {
 		return err
 	}
+	s.audit.path = c.Main.AuditPath
+	if err := s.audit.check(); err != nil {
+		return err
+	}
+	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
+		s.Log.Warn("history of jobs not read whole", "damaged", damaged, "err", err)
+	}
 	if err := s.listeners.bind(s, c); err != nil {
 		return err
 	}
-	// WAL workers outlive the requests and jobs that need them.
-	receiving, stopReceiving := context.WithCancel(context.Background())
-	defer stopReceiving()
-	var workers, watchers sync.WaitGroup
-	for _, sv := range s.servers {
-		workers.Go(func() { s.keepReceiving(receiving, sv) })
-		watchers.Go(func() { sv.refresh(s.ctx) })
-		watchers.Go(func() { s.watchHoles(s.ctx, sv) })
+	for _, v := range s.servers {
+		s.begin(v)
 	}
+	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.watchSizes(s.ctx) })
-	watchers.Go(func() { s.mendGaps(s.ctx) })
-	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(s.servers), "file", c.Path)
-	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
+	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(c.Servers), "file", c.Path)
+	if names := without(c); len(names) > 0 {
+		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))
+	}
 	s.started.Store(true)
 	if err := s.Notifier.tell("READY=1"); err != nil {
 		s.Log.Warn("the service manager is not told that the daemon runs", "err", err)
@@ -255,9 +261,9 @@ func (s *Supervisor) Run(parent context.Context) error {
 	_ = s.Notifier.tell("STOPPING=1")
 	s.cancelJobs()
 	watchers.Wait()
+	s.fleet.stopWatching()
 	s.listeners.close() // waits for requests, and these for their jobs
-	stopReceiving()
-	workers.Wait()
+	s.fleet.stopReceiving()
 	s.Log.Info("stopped")
 	return nil
 }
@@ -285,26 +291,11 @@ func (s *Supervisor) lock(c *config.Config) (release func(), err error) {
 
 // open prepares the state of every server.
 func (s *Supervisor) open(c *config.Config) error {
-	keys, err := s.keys(c)
+	list, err := s.enlist(c, c.Servers)
 	if err != nil {
 		return err
 	}
-	for i := range c.Servers {
-		sv, err := newServer(i, c.Servers[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment.ServerSlot(i), s.Log.Logger)
-		if err != nil {
-			return err
-		}
-		s.servers = append(s.servers, sv)
-	}
-	return nil
-}
-
-func (s *Supervisor) server(name string) *server {
-	for _, sv := range s.servers {
-		if sv.name == name {
-			return sv
-		}
-	}
+	s.fleet.set(list)
 	return nil
 }
 
@@ -318,70 +309,12 @@ func (s *Supervisor) handleSignals() {
 			if err := s.Log.Reopen(); err != nil {
 				s.Log.Error("open the log file again", "err", err)
 			}
-			if _, err := s.reload(); err != nil {
-				s.Log.Error("reload refused, nothing was changed", "err", err)
-			}
+			// A refusal is in the log already.
+			_, _ = s.reload()
 		case <-s.Rebind:
 			s.listeners.rebind(s, s.config.Load())
 		}
 	}
-}
-
-// reload reads the configuration again and applies what can be applied to a
-// running daemon, all or nothing. restart tells whether something waits for one.
-func (s *Supervisor) reload() (restart bool, err error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	defer func() {
-		if s.reloadBad.Store(err != nil); err == nil {
-			s.reloaded.Store(time.Now().UnixNano())
-		}
-	}()
-	old := s.config.Load()
-	next, err := config.Load(old.Path)
-	if err != nil {
-		return false, err
-	}
-	if err := errors.Join(supported(next), s.sealable(next)); err != nil {
-		return false, err
-	}
-	if s.LoadUsers != nil {
-		users, err := s.LoadUsers(next)
-		if err != nil {
-			return false, err
-		}
-		s.users.Store(users)
-	}
-	if err := s.loadAdmins(); err != nil {
-		return false, err
-	}
-	for _, ch := range config.Changes(old, next) {
-		if applied[ch.Key] {
-			s.Log.Info("reloaded", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
-		} else {
-			restart = true
-			s.Log.Warn("restart required", "section", ch.Section, "key", ch.Key, "old", ch.Old, "new", ch.New)
-		}
-	}
-	s.put(old, config.Apply(old, next))
-	return restart, nil
-}
-
-// put makes a configuration the one in force.
-func (s *Supervisor) put(old, current *config.Config) {
-	s.config.Store(current)
-	s.Level.Set(current.Main.LogLevel)
-	s.Segment.Generation().Add(1)
-	if current.Main.Metrics != old.Main.Metrics || current.Main.Management != old.Main.Management {
-		s.listeners.rebind(s, current)
-	}
-}
-
-// applied are the keys whose change a reload carries into the running daemon:
-// at once, or with the next job.
-var applied = map[string]bool{
-	"log_level": true, "metrics": true, "metrics_cache_max_age": true, "management": true, "compression": true, "compression_level": true,
-	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
 }
 
 // listeners are the sockets requests arrive on.
@@ -390,6 +323,7 @@ type listeners struct {
 	metrics    *service
 	management *service // remote
 	socket     *service
+	retired    []*service // closed by a rebind, their last requests may go on
 
 	held         sync.Mutex
 	certificates map[string]*certificate // by listener
@@ -411,14 +345,15 @@ func (l *listeners) hold(listener string, c *certificate) {
 // A service is a listener and the goroutine that serves it.
 type service struct {
 	cancel context.CancelFunc
+	ln     net.Listener
 	done   chan struct{}
 }
 
-func serve(s *Supervisor, what string, run func(context.Context) error) *service {
+func serve(s *Supervisor, what string, ln net.Listener, run func(context.Context) error) *service {
 	// Not derived from the supervisor's context: requests in flight may go on
 	// until the listener is closed in its turn.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
-	v := &service{cancel: cancel, done: make(chan struct{})}
+	v := &service{cancel: cancel, ln: ln, done: make(chan struct{})}
 	go func() {
 		defer close(v.done)
 		if err := run(ctx); err != nil {
@@ -432,6 +367,27 @@ func (v *service) close() {
 	if v != nil {
 		v.cancel()
 		<-v.done
+	}
+}
+
+// retire closes a listener, so that its port is free, and does not wait for its
+// requests: the one that asked for it may be among them.
+func (l *listeners) retire(v *service) {
+	l.retired = slices.DeleteFunc(l.retired, (*service).ended)
+	if v == nil {
+		return
+	}
+	v.cancel()
+	_ = v.ln.Close() // again: the end of the context closes it as well, but later
+	l.retired = append(l.retired, v)
+}
+
+func (v *service) ended() bool {
+	select {
+	case <-v.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -470,12 +426,12 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 		s.Log.Warn("nobody can log in to remote management: add users with pgmoneta-admin", "file", s.Files.Admins)
 	}
 	server := s.managementServer()
-	l.management = serve(s, "remote management", func(ctx context.Context) error { return server.ServeRemote(ctx, ln, door) })
+	l.management = serve(s, "remote management", ln, func(ctx context.Context) error { return server.ServeRemote(ctx, ln, door) })
 	return nil
 }
 
 func (s *Supervisor) managementServer() *mgmt.Server {
-	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master})
+	return mgmt.NewServer(handler{Supervisor: s}, mgmt.Options{Version: version.Version, Log: s.Log.Logger, Keys: s.master, Audit: s.record})
 }
 
 // listenTCP listens on a port of the configured host.
@@ -493,7 +449,7 @@ func (l *listeners) bindSocket(s *Supervisor, c *config.Config) error {
 		return err
 	}
 	server := s.managementServer()
-	l.socket = serve(s, "management", func(ctx context.Context) error { return server.Serve(ctx, ln) })
+	l.socket = serve(s, "management", ln, func(ctx context.Context) error { return server.Serve(ctx, ln) })
 	return nil
 }
 
@@ -522,7 +478,7 @@ func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
 		CacheSize: c.Main.MetricsCacheMaxSize, Health: s.Health,
 	})
 	s.page.Store(h)
-	l.metrics = serve(s, "metrics", func(ctx context.Context) error { return metrics.Serve(ctx, ln, h) })
+	l.metrics = serve(s, "metrics", ln, func(ctx context.Context) error { return metrics.Serve(ctx, ln, h) })
 	return nil
 }
 
@@ -531,12 +487,12 @@ func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
 func (l *listeners) rebind(s *Supervisor, c *config.Config) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.metrics.close()
+	l.retire(l.metrics)
 	l.metrics = nil
 	if err := l.bindMetrics(s, c); err != nil {
 		s.Log.Error("metrics listener", "err", err)
 	}
-	l.management.close()
+	l.retire(l.management)
 	l.management = nil
 	if err := l.bindManagement(s, c); err != nil {
 		s.Log.Error("remote management listener", "err", err)
@@ -550,4 +506,7 @@ func (l *listeners) close() {
 	l.socket.close()
 	l.management.close()
 	l.metrics.close()
+	for _, v := range l.retired {
+		v.close()
+	}
 }

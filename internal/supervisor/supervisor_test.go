@@ -180,7 +180,7 @@ func TestOneJobPerServer(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			doc, err := c.Call(context.Background(), mgmt.Backup, mgmt.Document{"Server": "primary"})
+			doc, err := c.Call(context.Background(), mgmt.Backup, mgmt.Document{"Server": "primary", "NoWait": true})
 			if err != nil {
 				t.Error(err)
 				return

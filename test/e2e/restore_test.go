@@ -184,3 +184,45 @@ func appendTo(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// An archive is one file that has its name when it is complete. What tar makes of it starts.
+func TestArchiveIsARestorableCluster(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "compression = gzip")
+	d.waitStreaming(t, "primary")
+	s.Exec(t, "CREATE TABLE ledger AS SELECT i FROM generate_series(1, 5000) i")
+	d.must(t, "backup", "primary")
+	s.Exec(t, "INSERT INTO ledger SELECT i FROM generate_series(5001, 6000) i")
+	d.stored(t, "primary", s.SwitchWAL(t))
+	if out, code := d.cli(t, "archive", "primary", "newest", "relative"); code != 2 || !strings.Contains(out, "absolute path") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	dir := d.path("archives")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Own(t, dir)
+	name := d.must(t, "archive", "primary", "newest", "latest", dir)["FileName"].(string)
+	if !strings.HasSuffix(name, ".tar.gz") {
+		t.Errorf("the file is %s", name)
+	}
+	if out, code := d.cli(t, "archive", "primary", "newest", dir); code != 2 || !strings.Contains(out, "exists") {
+		t.Errorf("over the first: exit %d: %s", code, out)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	if out, err := pgtest.Command(t, dir, "/usr/bin/tar", "-xzf", name, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "primary-*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("unpacked %v, %v", found, err)
+	}
+	restored := pgtest.OpenDir(t, s.Major, found[0], pgtest.Options{})
+	if got := restored.QueryString(t, "SELECT count(*) FROM ledger"); got != "6000" {
+		t.Errorf("%s rows", got)
+	}
+}

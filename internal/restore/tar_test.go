@@ -1,0 +1,165 @@
+package restore
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+// archived writes a plan as a tar and returns it.
+func archived(t *testing.T, b *bed, position string, codec container.Codec) []byte {
+	t.Helper()
+	target, err := ParsePosition(position)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := MakePlan(t.Context(), b.repo, Options{Backup: "newest", Target: target, Tar: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := WriteTar(t.Context(), p, &out, codec, 3, RunOptions{Workers: 2, Log: b.log}); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// What tar unpacks is a cluster that starts, with its tablespaces, up to the target.
+func TestArchivedClusterStarts(t *testing.T) {
+	t.Parallel()
+	pgtest.ForEach(t, func(t *testing.T, major int) {
+		t.Parallel()
+		s := pgtest.Start(t, pgtest.Options{Major: major})
+		b := newBed(t, s)
+		space := t.TempDir()
+		pgtest.Own(t, space)
+		s.Exec(t, "CREATE TABLESPACE elsewhere LOCATION '"+space+"'")
+		s.Exec(t, "CREATE TABLE marks (n int)")
+		s.Exec(t, "CREATE TABLE far TABLESPACE elsewhere AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i")
+		b.mark(1)
+		b.backup()
+		b.mark(2)
+		b.received()
+		content := archived(t, b, "latest", container.Zstd)
+
+		dir := t.TempDir()
+		tarFile := filepath.Join(dir, "cluster.tar")
+		d, err := zstd.NewReader(bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		plain, err := io.ReadAll(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(tarFile, plain, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("tar", "-x", "-f", tarFile, "-C", dir).CombinedOutput(); err != nil {
+			t.Fatalf("tar: %v: %s", err, out)
+		}
+		found, err := filepath.Glob(filepath.Join(dir, "primary-??????????????"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("unpacked %v, %v", found, err)
+		}
+		pgtest.Own(t, dir)
+		restored := pgtest.OpenDir(t, major, found[0], pgtest.Options{})
+		if got := marks(t, restored); got != "1 2" {
+			t.Errorf("marks %s", got)
+		}
+		if got := restored.QueryString(t, "SELECT count(*) FROM far"); got != "20000" {
+			t.Errorf("%s rows in the tablespace", got)
+		}
+		names := namesIn(t, plain)
+		if last := names[len(names)-1]; !strings.HasSuffix(last, "/"+control) {
+			t.Errorf("the last file is %s", last)
+		}
+	})
+}
+
+func namesIn(t *testing.T, content []byte) (names []string) {
+	t.Helper()
+	r := tar.NewReader(bytes.NewReader(content))
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+	}
+}
+
+// failing takes some bytes and then no more.
+type failing struct{ left int }
+
+var errFull = errors.New("no space left")
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+// Whatever stops an archive, the error says so, nothing hangs, and what came out has
+// no end that a reader would take for one.
+func TestArchiveThatIsStopped(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	b := newBed(t, s)
+	b.backup()
+	target, err := ParsePosition("current")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := MakePlan(t.Context(), b.repo, Options{Backup: "newest", Target: target, Tar: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []int{0, 1 << 20, 3 << 20} {
+		if err := WriteTar(t.Context(), p, &failing{left}, container.None, 0, RunOptions{Workers: 2}); !errors.Is(err, errFull) {
+			t.Errorf("after %d bytes: %v", left, err)
+		}
+	}
+	stop := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var out bytes.Buffer
+	err = WriteTar(ctx, p, &out, container.Gzip, 1, RunOptions{Workers: 2, Progress: func(_ string, done, _ int64) {
+		if done > 4<<20 {
+			cancel(stop)
+		}
+	}})
+	if !errors.Is(err, stop) {
+		t.Errorf("stopped: %v", err)
+	}
+	if r, err := gzip.NewReader(bytes.NewReader(out.Bytes())); err == nil {
+		tr := tar.NewReader(r)
+		for err == nil {
+			var h *tar.Header
+			if h, err = tr.Next(); err == nil && strings.HasSuffix(h.Name, "/"+control) {
+				t.Error("it has a pg_control")
+			}
+		}
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Log(fmt.Sprint("cut between two files: the tar has no end marker, and no pg_control"))
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
+)
+
+func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v, b := &server{name: "a", log: slog.New(slog.DiscardHandler)}, &book{}
+		if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), true); err != nil {
+			t.Fatal(err)
+		}
+		order := make(chan int, maxQueued)
+		entries := make([]*entry, maxQueued)
+		for i := range entries {
+			entries[i] = b.enter(v, job.Verify, fmt.Sprint("ticket ", i))
+			go func() {
+				err := v.queue.acquire(t.Context(), v, entries[i], true)
+				if i == 3 && errors.Is(err, errNotWanted) {
+					return
+				}
+				if err != nil {
+					t.Errorf("job %d: %v", i, err)
+				}
+				order <- i
+				v.queue.release()
+			}()
+			synctest.Wait()
+		}
+		var busy *busyError
+		for _, wait := range []bool{true, false} {
+			if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), wait); !errors.As(err, &busy) {
+				t.Errorf("a job beyond the bound, wait %t: %v, want busy", wait, err)
+			}
+		}
+		if running, known := b.unqueue(b.find("a", "ticket 3")); running || !known {
+			t.Errorf("unqueue: running %t, known %t", running, known)
+		}
+		synctest.Wait()
+		v.queue.release()
+		last := -1
+		for range maxQueued - 1 {
+			got := <-order
+			if got <= last || got == 3 {
+				t.Errorf("job %d after %d", got, last)
+			}
+			last = got
+		}
+		synctest.Wait()
+		if v.queue.held || len(v.queue.waiting) > 0 {
+			t.Errorf("held %t, %d wait after the last", v.queue.held, len(v.queue.waiting))
+		}
+	})
+}
+
+func TestHistoryIsKeptAndBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	v := &server{name: "a"}
+	var first book
+	if damaged, err := first.load(dir); damaged != 0 || err != nil {
+		t.Fatalf("load of nothing: %d, %v", damaged, err)
+	}
+	for range maxHistory + 10 {
+		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(v, job.Backup, "").record)
+	}
+	clear(first.open)
+	e := first.enter(v, job.Delete, "")
+	first.begin(e)
+	if err := first.leave(e, job.Result{}, errors.New("no such\nbackup")); err != nil {
+		t.Fatal(err)
+	}
+	busy := first.enter(v, job.Delete, "")
+	if err := first.leave(busy, job.Result{}, fmt.Errorf("backup: %w", &busyError{})); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, historyName)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(content, "{torn"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var second book
+	if damaged, err := second.load(dir); damaged != 1 || err != nil {
+		t.Errorf("load: %d lines damaged, %v, want 1", damaged, err)
+	}
+	list := second.list()
+	if len(list) != maxHistory {
+		t.Fatalf("%d jobs are remembered, want %d", len(list), maxHistory)
+	}
+	if last := list[len(list)-1]; last.ID != e.ID || last.State != stateFailed || last.Error != "no such\nbackup" {
+		t.Errorf("the last job is %+v", last)
+	}
+	if next := second.enter(v, job.Backup, ""); next.ID <= e.ID {
+		t.Errorf("job %d after %d", next.ID, e.ID)
+	}
+}
+
+func FuzzHistory(f *testing.F) {
+	for _, seed := range []string{"", "{}", `{"ID":1,"Server":"a","Kind":"backup","State":"done","Queued":"2026-11-21T10:00:00Z"}` + "\n", "{\"ID\":-1}\n\x00", `{"ID":1e300}`, "[[["} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		past, damaged := decodeHistory(content)
+		if len(past)+damaged > strings.Count(string(content), "\n")+1 {
+			t.Errorf("%d records and %d damaged lines", len(past), damaged)
+		}
+	})
+}
+
+func TestJobsWaitAndCanBeCancelled(t *testing.T) {
+	s := pgtest.Start(t, pgtest.Options{})
+	dir := t.TempDir()
+	bed(t, s, dir)
+	waitStreaming(t, dir)
+	ctx := context.Background()
+	outcomes := make(chan mgmt.Outcome, 4)
+	for range 4 {
+		go func() {
+			c, err := mgmt.Dial(ctx, filepath.Join(dir, mgmt.SocketName))
+			if err != nil {
+				outcomes <- mgmt.Outcome{Message: err.Error()}
+				return
+			}
+			defer c.Close()
+			doc, _ := c.Call(ctx, mgmt.Backup, mgmt.Document{"Server": "primary"})
+			outcomes <- doc.Outcome()
+		}()
+	}
+	for range 4 {
+		if err := (<-outcomes).Err(); err != nil {
+			t.Errorf("a backup that had to wait: %v", err)
+		}
+	}
+	jobs := call(t, dir, mgmt.Jobs, mgmt.Document{"Server": "primary"}).List("Jobs")
+	if len(jobs) != 4 {
+		t.Fatalf("%d jobs are listed, want 4", len(jobs))
+	}
+	for _, j := range jobs {
+		if j := j.(mgmt.Document); j.Text("State") != "done" || j.Text("Backup") == "" || j.Text("Ended") == "" {
+			t.Errorf("job %v", j)
+		}
+	}
+	for _, id := range []any{int64(99), "x"} {
+		c, err := mgmt.Dial(ctx, filepath.Join(dir, mgmt.SocketName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := c.Call(ctx, mgmt.Progress, mgmt.Document{"Server": "primary", "Command": "backup", "Cancel": true, "Job": id})
+		if err != nil || doc.Outcome().Code != mgmt.CodeProgressOther {
+			t.Errorf("cancel of job %v: %v, %v", id, doc.Outcome(), err)
+		}
+		c.Close()
+	}
+}
