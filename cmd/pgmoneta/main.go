@@ -229,6 +229,6 @@ func openLog(c *config.Config, level *slog.LevelVar, segment *shmem.Segment) (*l
 	return logging.Open(logging.Options{
 		Level: level, Prefix: c.Main.LogLinePrefix, Count: segment.CountLog,
 		Kind: logging.Kind(c.Main.LogType), Path: path, Truncate: c.Main.LogMode == config.LogCreate,
-		RotationSize: c.Main.LogRotationSize, RotationAge: c.Main.LogRotationAge,
+		RotationSize: c.Main.LogRotationSize, RotationAge: c.Main.LogRotationAge, Turn: segment.LogTurn(),
 	})
 }

@@ -249,11 +249,12 @@ const (
 	LogConsole LogType = 0
 	LogFile    LogType = 1
 	LogSyslog  LogType = 2
+	LogJSON    LogType = 3 // to the file log_path if one is named, else to standard output
 )
 
 // String returns the word of the key log_type.
 func (t LogType) String() string {
-	return enumName(t, map[LogType]string{LogConsole: "console", LogFile: "file", LogSyslog: "syslog"})
+	return enumName(t, map[LogType]string{LogConsole: "console", LogFile: "file", LogSyslog: "syslog", LogJSON: "json"})
 }
 
 // LogMode says what happens to a log file that exists.

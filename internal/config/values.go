@@ -74,7 +74,7 @@ var (
 	}
 	walKeepWords  = []word[WALKeep]{{"needed", WALKeepNeeded}, {"all", WALKeepAll}}
 	targetWords   = []word[Target]{{"any", TargetAny}, {"primary", TargetPrimary}, {"standby", TargetStandby}}
-	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}}
+	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}, {"json", LogJSON}}
 	logModeWords  = []word[LogMode]{{"append", LogAppend}, {"a", LogAppend}, {"create", LogCreate}, {"c", LogCreate}}
 	hugePageWords = []word[HugePage]{{"off", HugePageOff}, {"try", HugePageTry}, {"on", HugePageOn}}
 	directIOWords = []word[DirectIO]{{"off", DirectIOOff}, {"auto", DirectIOAuto}, {"try", DirectIOAuto}, {"on", DirectIOOn}}

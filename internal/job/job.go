@@ -117,8 +117,24 @@ type Start struct {
 	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
 	AllowCorrupt bool
 
+	// Run is the number of this job in the history of jobs, and Request that of the client's request that it is done for,
+	// from 1 since the start of the daemon; 0 for none. They are in every line that is logged about it.
+	Run, Request uint64
+
 	Log LogOptions
 	Job Spec
+}
+
+// LogAttrs returns what every line about the work has, for log/slog.
+func (s *Start) LogAttrs() []any {
+	attrs := []any{"server", s.Server}
+	if s.Run > 0 {
+		attrs = append(attrs, "run", s.Run)
+	}
+	if s.Request > 0 {
+		attrs = append(attrs, "request", s.Request)
+	}
+	return attrs
 }
 
 // A Gap says what a WAL worker does when WAL is gone that was still needed.
@@ -137,6 +153,11 @@ type LogOptions struct {
 	Prefix string
 	Color  bool
 	Syslog bool // open syslog instead
+	JSON   bool
+	// Path, and when it is time for the next file, if the log is one; as in [logging.Options].
+	Path         string
+	RotationSize int64
+	RotationAge  time.Duration
 }
 
 // A Rehearsal tells how a restored cluster is started and what it is asked.

@@ -10,12 +10,15 @@
 // # Guarantees
 //
 // Each line is one write(2) to a file opened with O_APPEND, so any number of processes can share a log file without torn lines. A worker
-// logs to an inherited descriptor with [New].
+// logs to an inherited descriptor with [Join]. Processes that share [Options.Turn] change to the next file together: the first that finds
+// the file too large or too old takes the turn, and each of the others follows before its next line. No line is lost by that, and
+// one that is being written meanwhile is in the file before.
 //
 // # Not guaranteed
 //
 // A line that cannot be written is lost; log/slog drops the error and the daemon goes on. Lines are not synced to disk.
-// Syslog has its own format: message and attributes only.
+// Syslog has its own format: message and attributes only. So has JSON: one object in a line, with "time" (RFC 3339, UTC), "level", "source", "msg"
+// and the attributes.
 package logging
 
 import (
@@ -37,6 +40,7 @@ const (
 	Console Kind = 0 // standard output
 	File    Kind = 1
 	Syslog  Kind = 2
+	JSON    Kind = 3 // one object in a line, to a file if there is a path, else to standard output
 )
 
 // Options describe a log. The zero value is a console log of level INFO.
@@ -48,12 +52,19 @@ type Options struct {
 	// Count is called for every record of INFO and above that is written. It must be safe for concurrent use.
 	Count func(slog.Level)
 
-	// The rest is for Open only.
+	// The rest is for Open and Join only.
 	Kind         Kind
+	Turn         Turn          // shared with the other processes that log to the file; nil: there are none
 	Path         string        // strftime pattern of a file, empty: pgmoneta.log in the working directory
 	Truncate     bool          // log_mode = create: empty the file when it is opened
 	RotationSize int64         // bytes after which the file is opened again under Path, 0 never
 	RotationAge  time.Duration // age after which the file is opened again under Path, 0 never
+}
+
+// A Turn is when a log file was last changed for the next, in Unix nanoseconds, 0 at the start. It may lie in memory that processes share.
+type Turn interface {
+	Load() int64
+	CompareAndSwap(old, next int64) bool
 }
 
 // DefaultPath is the log file when none is configured.
@@ -77,6 +88,11 @@ func Open(o Options) (*Log, error) {
 		return openFile(o)
 	case Syslog:
 		return openSyslog(o)
+	case JSON:
+		if o.Path != "" {
+			return openFile(o)
+		}
+		return &Log{Logger: New(os.Stdout, o), file: os.Stdout}, nil
 	}
 	return nil, fmt.Errorf("log: unknown kind %d", o.Kind)
 }
@@ -90,8 +106,17 @@ func openFile(o Options) (*Log, error) {
 	return &Log{Logger: New(r, o), rotate: r, closer: r}, nil
 }
 
+// Join opens the log of the process that started us, whose file we inherited. It takes over the file. Of the options it needs those that the
+// other process had.
+func Join(file *os.File, o Options) *Log {
+	if o.Path == "" || o.Kind != File && o.Kind != JSON {
+		return &Log{Logger: New(file, o), file: file, closer: file}
+	}
+	r := joinRotating(file, o)
+	return &Log{Logger: New(r, o), rotate: r, closer: r}
+}
+
 // File returns a descriptor of its own for a worker to log to; the caller closes it. It is nil for syslog, which a worker opens itself.
-// Workers started before a rotation go on with the file they have.
 func (l *Log) File() (*os.File, error) {
 	if l.rotate != nil {
 		return l.rotate.duplicate()
@@ -111,7 +136,17 @@ func duplicate(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// Reopen opens the log file again under its path, for log rotation from outside. It does nothing for other kinds.
+// Rotation returns the pattern of the log file and when it is time for the next one; the zero values for other kinds.
+func (l *Log) Rotation() (path string, size int64, age time.Duration) {
+	if l.rotate == nil {
+		return "", 0, 0
+	}
+	o := &l.rotate.options
+	return o.Path, o.RotationSize, o.RotationAge
+}
+
+// Reopen opens the log file again under its path, for log rotation from outside, here and in all processes that share the turn. It does
+// nothing for other kinds.
 func (l *Log) Reopen() error {
 	if l.rotate == nil {
 		return nil
@@ -130,5 +165,8 @@ func (l *Log) Close() error {
 // New returns a logger that writes lines to w. Writes to an *os.File are not serialised, since the kernel keeps each whole;
 // other writers are called from one goroutine at a time.
 func New(w io.Writer, o Options) *slog.Logger {
+	if o.Kind == JSON {
+		return slog.New(newJSON(w, o))
+	}
 	return slog.New(newHandler(w, o))
 }

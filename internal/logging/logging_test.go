@@ -18,6 +18,10 @@ import (
 
 // TestMain lets the test binary play a process that logs to an inherited file.
 func TestMain(m *testing.M) {
+	if name := os.Getenv("LOGGING_TEST_STRESS"); name != "" {
+		stress(name)
+		os.Exit(0)
+	}
 	if name := os.Getenv("LOGGING_TEST_WRITER"); name != "" {
 		writeMany(New(os.NewFile(3, "log"), Options{}), name)
 		os.Exit(0)

@@ -37,7 +37,7 @@ const (
 	magic = 0x504d_4f4e_5348_4d31 // "PMONSHM1"
 
 	// LayoutVersion changes whenever a field is added, moved or removed.
-	LayoutVersion = 5
+	LayoutVersion = 6
 
 	wordSize = 8
 	pageSize = 4096
@@ -99,6 +99,7 @@ type header struct {
 	pid              Counter
 	info, warn, fail Counter
 	fatal            Counter
+	logTurn          Gauge
 }
 
 // Create makes a segment in which every field is zero. The caller closes it.
@@ -283,6 +284,9 @@ func (s *Segment) LogCounter(level slog.Level) Counter {
 // CountLog counts one log line; it fits the hook of the logger.
 func (s *Segment) CountLog(level slog.Level) { s.LogCounter(level).Add(1) }
 
+// LogTurn is when the log file was last changed for the next, in Unix nanoseconds. Whoever writes to it may set it.
+func (s *Segment) LogTurn() Gauge { return s.header.logTurn }
+
 // Close gives the shared memory back and closes the file. Slots, counters and texts of a closed segment are harmless: they read as zero or what
 // was stored since, and nobody else sees what is stored. The address range stays reserved for that. Closing twice does nothing.
 func (s *Segment) Close() error {
@@ -323,6 +327,9 @@ func (g Gauge) Store(v int64) { g.word.Store(v) }
 
 // Add adds to the value and returns the new one.
 func (g Gauge) Add(delta int64) int64 { return g.word.Add(delta) }
+
+// CompareAndSwap sets the value to next if it is old, and reports whether it was.
+func (g Gauge) CompareAndSwap(old, next int64) bool { return g.word.CompareAndSwap(old, next) }
 
 // StoreTime sets the value to t in Unix nanoseconds, 0 for the zero time.
 func (g Gauge) StoreTime(t time.Time) { g.Store(unixNano(t)) }
@@ -383,5 +390,6 @@ func layHeader(c *cursor) header {
 		servers: c.counter(), jobs: c.counter(), serverSize: c.counter(), jobSize: c.counter(),
 		created: c.counter(), pid: c.counter(),
 		info: c.counter(), warn: c.counter(), fail: c.counter(), fatal: c.counter(),
+		logTurn: c.gauge(),
 	}
 }

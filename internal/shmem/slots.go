@@ -36,6 +36,7 @@ type Server struct {
 	Streaming        Gauge // 1 while it receives WAL
 	Primary          Gauge // 1 primary, 0 standby
 	Checksums        Gauge // 1 data checksums are on
+	Summarize        Gauge // 1 summarize_wal is on
 	Timeline         Counter
 	SystemIdentifier Counter
 	ServerVersion    Counter // server_version_num, such as 170011
@@ -93,7 +94,7 @@ func layServer(c *cursor) Server {
 
 	c.block()
 	for _, g := range []*Gauge{
-		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue, &s.ShipQueue, &s.ShipLagSince, &s.NextAttempt,
+		&s.Heartbeat, &s.Streaming, &s.Primary, &s.Checksums, &s.Summarize, &s.LastMessage, &s.LastFlush, &s.FlushLagSince, &s.StoreQueue, &s.ShipQueue, &s.ShipLagSince, &s.NextAttempt,
 	} {
 		*g = c.gauge()
 	}
@@ -125,6 +126,7 @@ type ServerSnapshot struct {
 	Streaming        bool
 	Primary          bool
 	Checksums        bool
+	Summarize        bool
 	Timeline         uint32
 	SystemIdentifier uint64
 	ServerVersion    int
@@ -170,6 +172,7 @@ func (s *Server) Snapshot() ServerSnapshot {
 		Streaming:        s.Streaming.Load() != 0,
 		Primary:          s.Primary.Load() != 0,
 		Checksums:        s.Checksums.Load() != 0,
+		Summarize:        s.Summarize.Load() != 0,
 		Timeline:         uint32(s.Timeline.Load()),
 		SystemIdentifier: s.SystemIdentifier.Load(),
 		ServerVersion:    int(s.ServerVersion.Load()),

@@ -18,7 +18,7 @@ const (
 // a server: until then no moment after the hole can be restored. What is needed
 // is read from the repository each time, so that it survives a restart.
 func (s *Supervisor) mendGap(ctx context.Context, v *server) {
-	wait := gapInterval
+	wait, said := gapInterval, ""
 	for {
 		t := time.NewTimer(wait)
 		select {
@@ -46,10 +46,18 @@ func (s *Supervisor) mendGap(ctx context.Context, v *server) {
 		if s.config.Load().Main.OnGap != config.OnGapBackup {
 			continue
 		}
-		v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
-		if err := s.done(v, job.Backup, job.Spec{}); err != nil {
-			v.log.Error("backup after the hole in WAL", "err", err)
-			wait = gapRetry
+		if said == "" {
+			v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
+		}
+		err = s.done(v, job.Backup, job.Spec{})
+		if err == nil {
+			said = ""
+			continue
+		}
+		wait = gapRetry
+		if err.Error() != said {
+			said = err.Error()
+			v.log.Error("backup after the hole in WAL, trying again", "every", gapRetry, "err", err)
 		}
 	}
 }

@@ -27,8 +27,12 @@ type handler struct {
 }
 
 // Handle implements [mgmt.Handler].
-func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, error) {
-	h.asking = asking{wait: !req.Args.Bool("NoWait"), ticket: req.Args.Text("Ticket")}
+func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Response, err error) {
+	h.asking = asking{wait: !req.Args.Bool("NoWait"), ticket: req.Args.Text("Ticket"), request: h.requests.Add(1)}
+	began := time.Now()
+	defer func() {
+		h.Log.Debug("request", "request", h.asking.request, "command", req.Command.String(), "server", req.Server(), "elapsed", time.Since(began).Round(time.Millisecond), "err", err)
+	}()
 	switch req.Command {
 	case mgmt.Ping:
 		return mgmt.Response{}, nil

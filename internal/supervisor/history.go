@@ -50,6 +50,7 @@ type entry struct {
 	record                 // State and Started are guarded by the mutex of the book
 	turn     chan struct{} // closed when it may run
 	unwanted chan struct{} // closed when it is cancelled while it waits
+	request  uint64        // of a client, 0 for none; only who entered it asks
 	ticket   string        // by which the one who asked for it cancels it, "" for none
 }
 

@@ -36,6 +36,8 @@ func (e *busyError) Error() string {
 type asking struct {
 	wait   bool   // for its turn
 	ticket string // see entry
+
+	request uint64 // number of the client's request, 0 for none
 }
 
 // runJob runs one job to its end in a process of its own, or is refused with a
@@ -53,6 +55,7 @@ func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how askin
 		}
 	}
 	e := s.book.enter(v, kind, how.ticket)
+	e.request = how.request
 	defer func() {
 		if err := s.book.leave(e, result, err); err != nil {
 			s.Log.Warn("history of jobs not written", "err", err)
@@ -78,7 +81,8 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	if err != nil {
 		return job.Result{}, err
 	}
-	start.Job = spec
+	start.Job, start.Run, start.Request = spec, uint64(e.ID), e.request
+	s.Log.With(start.LogAttrs()...).Debug("job begins", "job", string(kind))
 	hooks := s.hooks(v, kind, spec)
 	if err := hooks.before(s.ctx); err != nil {
 		return job.Result{}, err

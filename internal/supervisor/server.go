@@ -204,8 +204,17 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
 		Policy:    policy(c, sc),
-		Log:       job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
+		Log:       s.logOptions(c),
 	}, nil
+}
+
+// logOptions tells a worker how to go on with our log.
+func (s *Supervisor) logOptions(c *config.Config) job.LogOptions {
+	o := job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType),
+		Syslog: c.Main.LogType == config.LogSyslog, JSON: c.Main.LogType == config.LogJSON}
+	// The keys of the start: all of these need a restart.
+	o.Path, o.RotationSize, o.RotationAge = s.Log.Rotation()
+	return o
 }
 
 // scratch is where rehearsals of a server restore to.
@@ -265,7 +274,7 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 	if file != nil {
 		defer func() { _ = file.Close() }()
 	}
-	log := s.Log.With("server", start.Server)
+	log := s.Log.With(start.LogAttrs()...)
 	child, err := s.Start(ipc.Spec{
 		Title: start.Title(), Name: name, Segment: s.Segment.File(), Log: file, Nice: start.Nice,
 		OnStderr: func(line string) { log.Error("worker says", "worker", string(start.Kind), "line", line) },
@@ -283,7 +292,7 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 // receiveTurn runs the WAL worker of a server until ctx ends, starting it
 // again whenever it ends by itself.
 func (s *Supervisor) receiveTurn(ctx context.Context, v *server) {
-	delay := restartMin
+	delay, said := restartMin, ""
 	for ctx.Err() == nil {
 		began := time.Now()
 		streamed, err := s.receiveOnce(ctx, v)
@@ -293,14 +302,18 @@ func (s *Supervisor) receiveTurn(ctx context.Context, v *server) {
 		// One that worked until something killed it comes back at once: commits of
 		// its server may be waiting for it.
 		if streamed && time.Since(began) > restartMin {
-			delay = restartMin
+			delay, said = restartMin, ""
 		}
 		wait := delay/2 + rand.N(delay/2)
 		delay = min(2*delay, restartMax)
 		v.slot.State.Store(shmem.StateWaiting)
 		v.slot.LastExit.Store(fmt.Sprint(err))
 		v.slot.Restarts.Add(1)
-		v.log.Error("WAL worker ended, starting it again", "after", wait.Round(time.Millisecond), "err", err)
+		level := slog.LevelDebug // the same as before
+		if text := fmt.Sprint(err); text != said {
+			level, said = slog.LevelError, text
+		}
+		v.log.Log(ctx, level, "WAL worker ended, starting it again", "after", wait.Round(time.Millisecond), "err", err)
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -101,7 +101,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 	snap.Streaming = snap.Streaming && now.Sub(snap.Heartbeat) < lifeless
 	m := metrics.Server{
 		Name: v.name, Online: snap.Streaming, Primary: snap.Primary, Valid: snap.ServerVersion != 0,
-		Checksums: snap.Checksums, Timeline: uint32(snap.Timeline), WAL: walSnapshot(snap),
+		Checksums: snap.Checksums, Summarize: snap.Summarize, Timeline: uint32(snap.Timeline), WAL: walSnapshot(snap),
 	}
 	gaps, holes := s.holes.of(v.name)
 	m.WAL.Gaps, m.CatalogProblem = gaps, v.unreadable.Load()

@@ -106,6 +106,8 @@ type Supervisor struct {
 	holes     holeBoard
 	listeners listeners
 
+	requests atomic.Uint64 // numbers given so far
+
 	started   atomic.Bool // requests are answered
 	measured  atomic.Pointer[measure]
 	page      atomic.Pointer[metrics.Handler]
@@ -305,6 +307,9 @@ func (s *Supervisor) handleSignals() {
 		case <-s.ctx.Done():
 			return
 		case <-s.Reload:
+			if err := s.Log.Reopen(); err != nil {
+				s.Log.Error("open the log file again", "err", err)
+			}
 			// A refusal is in the log already.
 			_, _ = s.reload()
 		case <-s.Rebind:

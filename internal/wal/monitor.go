@@ -13,6 +13,7 @@ type Connection struct {
 	SegmentSize pg.SegmentSize
 	Primary     bool
 	Checksums   bool
+	Summarize   bool // summarize_wal was on when we connected
 }
 
 // A Monitor is told what happens. Its methods must not block; they are called

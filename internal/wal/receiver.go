@@ -239,6 +239,11 @@ func (r *Receiver) describe(ctx context.Context, conn *pgrepl.Conn, system pgrep
 	if v, err := conn.Show(ctx, "data_checksums"); err == nil {
 		c.Checksums = v == "on"
 	}
+	if c.Version.Major() >= 17 {
+		if v, err := conn.Show(ctx, "summarize_wal"); err == nil {
+			c.Summarize = v == "on"
+		}
+	}
 	return c
 }
 

@@ -112,6 +112,7 @@ func (m *monitor) Connected(c wal.Connection) {
 	m.slot.ServerVersion.Store(uint64(c.Version))
 	m.slot.Primary.Store(flag(c.Primary))
 	m.slot.Checksums.Store(flag(c.Checksums))
+	m.slot.Summarize.Store(flag(c.Summarize))
 	m.slot.LastError.Store("")
 }
 

@@ -83,7 +83,7 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 	}
 	defer func() { _ = f.Close() }()
 	r.UseForeign(f)
-	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log.With("server", start.Server)}
+	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log.With(start.LogAttrs()...)}
 	if start.Kind == job.Receive {
 		return w.receive(ctx)
 	}
@@ -114,7 +114,12 @@ func openLog(o job.LogOptions, file *os.File, seg *shmem.Segment) (*slog.Logger,
 	if file == nil {
 		return slog.New(slog.DiscardHandler), func() {}, nil
 	}
-	return logging.New(file, options), func() { _ = file.Close() }, nil
+	if options.Kind = logging.File; o.JSON {
+		options.Kind = logging.JSON
+	}
+	options.Path, options.RotationSize, options.RotationAge, options.Turn = o.Path, o.RotationSize, o.RotationAge, seg.LogTurn()
+	l := logging.Join(file, options)
+	return l.Logger, func() { _ = l.Close() }, nil
 }
 
 type worker struct {
