@@ -26,10 +26,7 @@ import (
 )
 
 // A flushed watches how far WAL has been received.
-type flushed struct {
-	wal.Monitor
-	lsn atomic.Uint64
-}
+type flushed struct{ lsn atomic.Uint64 }
 
 func (f *flushed) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration)   { f.lsn.Store(uint64(lsn)) }
 func (*flushed) Connected(wal.Connection)                             {}
