@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -157,9 +156,6 @@ func TestArchiveThatIsStopped(t *testing.T) {
 			if h, err = tr.Next(); err == nil && strings.HasSuffix(h.Name, "/"+control) {
 				t.Error("it has a pg_control")
 			}
-		}
-		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Log(fmt.Sprint("cut between two files: the tar has no end marker, and no pg_control"))
 		}
 	}
 }

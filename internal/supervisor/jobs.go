@@ -40,14 +40,9 @@ type asking struct {
 	request uint64 // number of the client's request, 0 for none
 }
 
-// runJob runs one job to its end in a process of its own, or is refused with a
+// runAsked runs one job to its end in a process of its own, or is refused with a
 // *busyError. Only the end of the supervisor or a cancellation ends it early. A
-// server has one job at a time, and one check of its WAL beside that.
-func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	return s.runAsked(v, kind, spec, asking{})
-}
-
-// runAsked is runJob for somebody who may wait for it.
+// server has one job at a time, and those that need no lock beside that.
 func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
 	if kind == job.Backup {
 		if err := s.roomForBackup(); err != nil {
@@ -99,29 +94,6 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 		v.countFailure(result.Failure)
 	}
 	return result, err
-}
-
-// retentionPatience is how long other jobs wait for the retention, which nobody asked for.
-const retentionPatience = time.Minute
-
-// occupy makes a job the one that runs.
-func (s *Supervisor) occupy(v *server, kind job.Kind) error {
-	deadline := time.Now().Add(retentionPatience)
-	for !v.busy.CompareAndSwap(nil, &kind) {
-		other := job.Kind("job")
-		if k := v.busy.Load(); k != nil {
-			other = *k
-		}
-		if other != job.Retention || time.Now().After(deadline) {
-			return &busyError{server: v.name, kind: other}
-		}
-		select {
-		case <-s.ctx.Done():
-			return context.Cause(s.ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 func (v *server) countFailure(f *job.Failure) {
