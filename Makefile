@@ -17,10 +17,10 @@ exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 postgres := test/install/postgres.sh
 export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build tools test test-all test-race test-ha bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race test-ha observability-test bench fuzz lint install demo demo-stop clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build static binaries of all programs into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -43,6 +43,11 @@ test-ha: ## follow a cluster of Patroni, etcd and HAProxy through kill, switchov
 	test/install/ha.sh
 	go vet -tags ha ./test/ha
 	PGMONETA_TEST_PG=17 go test -tags ha -count=1 -v -timeout 10m ./test/ha
+
+observability-test: tools ## check the alert rules, then stop a WAL worker and see Prometheus and Alertmanager tell about it
+	$(postgres) 17
+	go vet -tags observability ./test/e2e
+	PGMONETA_TEST_PG=17 go test -tags observability -run Observability -count=1 -v -timeout 10m ./test/e2e
 
 tools:
 	@$(postgres) --tools

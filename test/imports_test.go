@@ -60,15 +60,17 @@ func places() map[string]place {
 		"internal/job":                 {row: 2, rows: below2, also: []string{"internal/repo"}},
 
 		// Services.
-		"internal/wal":      {row: 3, rows: below3},
-		"internal/verify":   {row: 3, rows: below3},
-		"internal/walcheck": {row: 3, rows: below3},
-		"internal/foreign":  {row: 3, rows: below3},
-		"internal/walfile":  {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
+		"internal/wal":       {row: 3, rows: below3},
+		"internal/verify":    {row: 3, rows: below3},
+		"internal/walcheck":  {row: 3, rows: below3},
+		"internal/foreign":   {row: 3, rows: below3},
+		"internal/retention": {row: 3, rows: below3},                                     // pure
+		"internal/walfile":   {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},
 		"internal/restore": {row: 4, rows: below4},
+		"internal/expire":  {row: 4, rows: below4},
 		// A rehearsal is a restore and what follows.
 		"internal/rehearse": {row: 4, rows: below4, also: []string{"internal/restore"}},
 
@@ -102,6 +104,7 @@ func owners() map[string][]string {
 		"github.com/jackc/pglogrepl":          {"internal/pgrepl"},
 		"github.com/jackc/pgx/v5":             {"internal/pgrepl", "test/pgtest"},
 		"github.com/prometheus/client_golang": {"internal/metrics"},
+		"github.com/robfig/cron/v3":           {"internal/config"},
 		"github.com/xdg-go/scram":             {"internal/mgmt", "internal/vault"},
 		"github.com/klauspost/compress":       {"internal/container", "internal/mgmt"},
 		"github.com/pierrec/lz4/v4":           {"internal/container", "internal/mgmt"},

@@ -90,6 +90,8 @@ func forms() []form {
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
 		{"repo", "stats", "<server>", "show what the backups of a server take and share", 1, 1, mgmt.RepoStats, serverOnly},
 		{"rehearse", "", "<server> [<backup> [<position>]]", "restore a backup for proof, start PostgreSQL on it and check it; newest and latest if not said", 1, 3, mgmt.Rehearse, rehearse},
+		{"retention", "", "[--dry-run] [<server>]", "delete what no rule of the retention keeps, of one server or all; with --dry-run only say what", 0, 1, mgmt.Retention, retention},
+		{"schedule", "", "[<server>]", "show what the daemon does by itself, when it will and when it did", 0, 1, mgmt.Schedule, serverOnly},
 		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
 		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
 	}
@@ -231,6 +233,10 @@ func serverOnly(c call) mgmt.Document { return mgmt.Document{"Server": c.word(0)
 
 func rehearse(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Position": c.word(2)}
+}
+
+func retention(c call) mgmt.Document {
+	return mgmt.Document{"Server": c.word(0), "DryRun": c.options.Has("--dry-run")}
 }
 
 func s3List(c call) mgmt.Document {

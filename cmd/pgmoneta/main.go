@@ -142,6 +142,11 @@ func daemon(flags config.Flags) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGALRM)
 	defer stop()
+	notifier, err := supervisor.NewNotifier(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = notifier.Close() }()
 	master := masterKey()
 	s, err := supervisor.New(supervisor.Options{
 		Config: c, Files: files, Log: log, Level: level, Segment: segment,
@@ -151,7 +156,8 @@ func daemon(flags config.Flags) error {
 		Foreign: func(r *repo.Repository, key func() (*vault.MasterKey, error)) (repo.Foreign, error) {
 			return foreign.Open(durable.OS{}, r, key)
 		},
-		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		Notifier: notifier,
+		Reload:   notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)

@@ -33,7 +33,7 @@ type silent struct{}
 func (silent) Connected(wal.Connection)                             {}
 func (silent) Streaming(pg.Timeline, pg.LSN)                        {}
 func (silent) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
-func (silent) Flushed(pg.LSN, time.Time)                            {}
+func (silent) Flushed(pg.LSN, time.Time, time.Duration)             {}
 func (silent) Slot(string, uint64)                                  {}
 func (silent) Waiting(time.Time)                                    {}
 func (silent) Queued(int)                                           {}

@@ -90,6 +90,13 @@ type Main struct {
 
 	Retention         Retention
 	RetentionInterval time.Duration
+	RetentionCount    int           // newest backups that stay
+	RetentionMin      int           // newest valid backups that stay; 0 = 1
+	RecoveryWindow    time.Duration // of which every moment stays restorable; 0 = what the days of Retention keep
+	WALKeep           WALKeep
+	HookBefore        string        // program that is run before a job
+	HookAfter         string        // and after it
+	BackupOnStart     bool          // take a full backup of a server without a valid one
 	Verification      time.Duration // 0 off
 	Workspace         string
 	RehearseBinDir    string // directory of PostgreSQL's programs, %v for the major version; empty: where distributions put them
@@ -177,12 +184,21 @@ type Server struct {
 
 	Workspace string
 
-	RehearseChecks   string    // file of queries
-	RehearseSettings string    // file of settings
-	Retention        Retention // fields of 0 inherit
-	Workers          int       // -1 inherits
-	MaxRate          int64     // -1 inherits
-	Progress         Tristate  // Unset inherits
+	RehearseChecks   string        // file of queries
+	RehearseSettings string        // file of settings
+	Retention        Retention     // fields of 0 inherit
+	RetentionCount   int           // 0 inherits
+	RetentionMin     int           // 0 inherits
+	RecoveryWindow   time.Duration // 0 inherits
+	WALKeep          WALKeep       // unset inherits
+	BackupOnStart    Tristate      // Unset inherits
+	Schedule         Schedule
+	ScheduleJitter   time.Duration // by which jobs are spread
+	HookBefore       string        // empty inherits
+	HookAfter        string        // empty inherits
+	Workers          int           // -1 inherits
+	MaxRate          int64         // -1 inherits
+	Progress         Tristate      // Unset inherits
 
 	BackupSource          BackupSource // unset inherits
 	WALArchive            string       // empty inherits

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"cmp"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // Workers returns the number of workers for a server, at most one for each CPU; 0 means that the job does its work alone.
@@ -71,6 +73,38 @@ func (c *Config) WALArchive(s *Server) string {
 
 // Retention returns the retention of a server; each field the server leaves unset is that of the main section.
 func (c *Config) Retention(s *Server) Retention { return s.Retention.or(c.Main.Retention) }
+
+// RetentionCount returns how many of the newest backups of a server stay.
+func (c *Config) RetentionCount(s *Server) int {
+	return firstPositive(s.RetentionCount, c.Main.RetentionCount)
+}
+
+// RetentionMin returns how many of the newest valid backups of a server stay, at least 1.
+func (c *Config) RetentionMin(s *Server) int {
+	return max(firstPositive(s.RetentionMin, c.Main.RetentionMin), 1)
+}
+
+// RecoveryWindow returns the time of which every moment of a server stays restorable, 0 for what the days of its retention keep.
+func (c *Config) RecoveryWindow(s *Server) time.Duration {
+	return cmp.Or(s.RecoveryWindow, c.Main.RecoveryWindow)
+}
+
+// WALKeep returns which WAL of a server is kept for backups older than its window.
+func (c *Config) WALKeep(s *Server) WALKeep { return cmp.Or(s.WALKeep, c.Main.WALKeep, WALKeepNeeded) }
+
+// BackupOnStart reports whether a server without a valid backup gets one.
+func (c *Config) BackupOnStart(s *Server) bool {
+	if s.BackupOnStart == Unset {
+		return c.Main.BackupOnStart
+	}
+	return s.BackupOnStart == Yes
+}
+
+// HookBefore returns the program that is run before the jobs of a server, empty for none.
+func (c *Config) HookBefore(s *Server) string { return firstSet(s.HookBefore, c.Main.HookBefore) }
+
+// HookAfter returns the program that is run after the jobs of a server, empty for none.
+func (c *Config) HookAfter(s *Server) string { return firstSet(s.HookAfter, c.Main.HookAfter) }
 
 // Progress reports whether progress of a server is tracked.
 func (c *Config) Progress(s *Server) bool {

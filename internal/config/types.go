@@ -100,6 +100,21 @@ func (b BackupSource) String() string {
 		BackupSourceFiles: "files", BackupSourceSQL: "sql"})
 }
 
+// A WALKeep says which WAL is kept for backups older than the time that can be restored to without a gap.
+type WALKeep int
+
+// Values of wal_keep.
+const (
+	WALKeepUnset  WALKeep = 0 // that of the main section, and there needed
+	WALKeepNeeded WALKeep = 1 // what makes them consistent
+	WALKeepAll    WALKeep = 2 // everything after the oldest of them
+)
+
+// String returns the word of the key.
+func (w WALKeep) String() string {
+	return enumName(w, map[WALKeep]string{WALKeepUnset: "", WALKeepNeeded: "needed", WALKeepAll: "all"})
+}
+
 // A Target says which member of a cluster is followed.
 type Target int
 

@@ -72,6 +72,7 @@ var (
 	backupSourceWords = []word[BackupSource]{
 		{"auto", BackupSourceAuto}, {"stream", BackupSourceStream}, {"files", BackupSourceFiles}, {"sql", BackupSourceSQL},
 	}
+	walKeepWords  = []word[WALKeep]{{"needed", WALKeepNeeded}, {"all", WALKeepAll}}
 	targetWords   = []word[Target]{{"any", TargetAny}, {"primary", TargetPrimary}, {"standby", TargetStandby}}
 	logTypeWords  = []word[LogType]{{"console", LogConsole}, {"file", LogFile}, {"syslog", LogSyslog}}
 	logModeWords  = []word[LogMode]{{"append", LogAppend}, {"a", LogAppend}, {"create", LogCreate}, {"c", LogCreate}}
@@ -122,6 +123,14 @@ func parseBackupSource(value string) (BackupSource, error) {
 		return BackupSourceUnset, nil
 	}
 	return parseWord(value, backupSourceWords)
+}
+
+// parseWALKeep reads wal_keep; an empty one leaves it to the main section.
+func parseWALKeep(value string) (WALKeep, error) {
+	if value == "" {
+		return WALKeepUnset, nil
+	}
+	return parseWord(value, walKeepWords)
 }
 
 // parsePorts reads one port for all hosts or one for each.

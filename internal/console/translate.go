@@ -38,6 +38,8 @@ func translate(doc mgmt.Document) mgmt.Document {
 	case mgmt.RepoStats:
 		translateSizes(resp, "LogicalSize", "StoredSize", "SharedSize", "DeadSize")
 		translateEach(resp, "Backups", func(b mgmt.Document) { translateSizes(b, "LogicalSize", "AddedSize", "AloneSize") })
+	case mgmt.Retention:
+		translateEach(resp, "Servers", func(s mgmt.Document) { translateSizes(s, "FreedSize", "FreedBackupSize", "FreedWALSize") })
 	case mgmt.Rehearse:
 		translateSizes(resp, "RestoreSize", "ReplaySize")
 	case mgmt.ConfGet:

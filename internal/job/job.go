@@ -42,11 +42,17 @@ const (
 	CheckRepo Kind = "repocheck"
 	Rehearse  Kind = "rehearse"
 	Archive   Kind = "archive"
+	Retention Kind = "retention"
+	// PlanRetention only tells what Retention would do, beside any other job.
+	PlanRetention Kind = "retentionplan"
 )
+
+// Beside reports whether a job runs beside others, because it needs no lock.
+func (k Kind) Beside() bool { return k == CheckWAL || k == PlanRetention }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -56,6 +62,14 @@ func (k Kind) Number() int {
 		}
 	}
 	return 0
+}
+
+// KindOf returns the kind of a number of the shared segment, "" for one that is none.
+func KindOf(number int) Kind {
+	if number < 1 || number > len(kinds) {
+		return ""
+	}
+	return kinds[number-1]
 }
 
 // A Start tells a worker what to do.
@@ -99,6 +113,7 @@ type Start struct {
 	// CrossCheck is the fraction of blocks that an incremental backup compares, from 0 to 1.
 	CrossCheck float64
 	Rehearsal  Rehearsal
+	Policy     Policy
 	// AllowCorrupt keeps backups with pages whose checksums are wrong, and marks them.
 	AllowCorrupt bool
 
@@ -193,6 +208,7 @@ type Result struct {
 	Repo    *RepoReport // repocheck
 
 	Rehearsal *repo.Rehearsal // rehearse
+	Retention *RetentionReport
 }
 
 // A File is a row of a verification.

@@ -3,8 +3,6 @@ package metrics
 import (
 	"fmt"
 	"strconv"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // The families of pgmoneta 0.22. All are gauges there, counters too.
@@ -14,9 +12,10 @@ func compatService() []family {
 		gauge("pgmoneta_state", "1 while the daemon runs.", func(*Snapshot) float64 { return 1 }),
 		{
 			name: "pgmoneta_version", help: "Version of the daemon, in the label.",
-			kind: prometheus.GaugeValue, labels: []string{"version"},
+			kind: gaugeKind, labels: []string{"version"},
 			samples: func(s *Snapshot, emit emit) { emit(1, s.Version) },
 		},
+		gauge("pgmoneta_fips", "1 if the cryptography of the daemon is validated (FIPS 140-3).", func(s *Snapshot) float64 { return number(s.FIPS) }),
 		gauge("pgmoneta_logging_info", "Lines logged at level INFO.", func(s *Snapshot) float64 { return float64(s.Log.Info) }),
 		gauge("pgmoneta_logging_warn", "Lines logged at level WARN.", func(s *Snapshot) float64 { return float64(s.Log.Warn) }),
 		gauge("pgmoneta_logging_error", "Lines logged at level ERROR.", func(s *Snapshot) float64 { return float64(s.Log.Error) }),
@@ -25,7 +24,7 @@ func compatService() []family {
 		gauge("pgmoneta_retention_weeks", "Weeks one backup each is kept, 0 if unset.", func(s *Snapshot) float64 { return period(s.Retention.Weeks) }),
 		gauge("pgmoneta_retention_months", "Months one backup each is kept, 0 if unset.", func(s *Snapshot) float64 { return period(s.Retention.Months) }),
 		gauge("pgmoneta_retention_years", "Years one backup each is kept, 0 if unset.", func(s *Snapshot) float64 { return period(s.Retention.Years) }),
-		labelled(prometheus.GaugeValue, "pgmoneta_retention_server", "Retention of a server by period, 0 if unset.",
+		labelled(gaugeKind, "pgmoneta_retention_server", "Retention of a server by period, 0 if unset.",
 			[]string{"name", "parameter"}, func(v *Server, emit emit) {
 				emit(period(v.Retention.Days), v.Name, "days")
 				emit(period(v.Retention.Weeks), v.Name, "weeks")
@@ -51,10 +50,29 @@ func compatServers() []family {
 		perServer(name, "pgmoneta_server_primary", "1 if the server is a primary.", func(v *Server) float64 { return number(v.Primary) }),
 		perServer(name, "pgmoneta_server_valid", "1 if the server meets the requirements.", func(v *Server) float64 { return number(v.Valid) }),
 		perServer(name, "pgmoneta_server_checksums", "1 if data checksums are on.", func(v *Server) float64 { return number(v.Checksums) }),
+		labelled(gaugeKind, "pgmoneta_server_parent_tli", "Parent of each timeline in the history of the server, 0 for timeline 1.",
+			[]string{name, "tli"}, func(v *Server, emit emit) {
+				emit(0, v.Name, "1")
+				for _, t := range v.Timelines {
+					emit(float64(t.Parent), v.Name, strconv.FormatUint(uint64(t.ID), 10))
+				}
+			}),
+		labelled(gaugeKind, "pgmoneta_server_timeline_switchpos", "1; the label is the LSN at which the timeline left its parent.",
+			[]string{name, "tli", "walpos"}, func(v *Server, emit emit) {
+				emit(1, v.Name, "1", "0/0")
+				for _, t := range v.Timelines {
+					emit(1, v.Name, strconv.FormatUint(uint64(t.ID), 10), lsn(t.Switch))
+				}
+			}),
+		perServer(name, "pgmoneta_server_operation_count", "Requests of clients about the server that succeeded, since the start.", func(v *Server) float64 { return float64(v.Operation.Succeeded) }),
+		perServer(name, "pgmoneta_server_failed_operation_count", "Requests of clients about the server that failed, since the start.", func(v *Server) float64 { return float64(v.Operation.Failed) }),
+		perServer(name, "pgmoneta_server_last_operation_time", "Local time of the last request that succeeded, as the number YYYYMMDDhhmmss, 0 for never.", func(v *Server) float64 { return digits(v.Operation.LastSucceeded) }),
+		perServer(name, "pgmoneta_server_last_failed_operation_time", "Local time of the last request that failed, as the number YYYYMMDDhhmmss, 0 for never.", func(v *Server) float64 { return digits(v.Operation.LastFailed) }),
+		perServer(name, "pgmoneta_server_summarize_wal", "1 if the server summarizes its WAL.", func(v *Server) float64 { return number(v.Summarize) }),
 		perServer(name, "pgmoneta_wal_streaming", "1 while WAL is being received.", func(v *Server) float64 { return number(v.WAL.Streaming) }),
-		labelled(prometheus.GaugeValue, "pgmoneta_current_wal_file", "1 while streaming; the label is the file being written.",
+		labelled(gaugeKind, "pgmoneta_current_wal_file", "1 while streaming; the label is the file being written.",
 			[]string{name, "file"}, func(v *Server, emit emit) { emit(number(v.WAL.Streaming), v.Name, v.WAL.File) }),
-		labelled(prometheus.GaugeValue, "pgmoneta_current_wal_lsn", "1 while streaming; the label is the last LSN received.",
+		labelled(gaugeKind, "pgmoneta_current_wal_lsn", "1 while streaming; the label is the last LSN received.",
 			[]string{name, "lsn"}, func(v *Server, emit emit) { emit(number(v.WAL.Streaming), v.Name, lsn(v.WAL.Written)) }),
 		perServer(name, "pgmoneta_wal_total_size", "Bytes of stored WAL.", func(v *Server) float64 { return float64(v.WAL.Bytes) }),
 		perServer(name, "pgmoneta_backup_total_size", "Bytes of stored backups.", func(v *Server) float64 { return float64(v.BackupBytes) }),
@@ -83,9 +101,10 @@ func compatBackups() []family {
 		perBackup("pgmoneta_backup", "1 if the backup is valid.", func(b *Backup) float64 { return number(b.Valid) }),
 		{
 			name: "pgmoneta_backup_version", help: "PostgreSQL version of the backup, in the labels.",
-			kind: prometheus.GaugeValue, labels: []string{name, "label", "major", "minor"}, samples: backupVersions,
+			kind: gaugeKind, labels: []string{name, "label", "major", "minor"}, samples: backupVersions,
 		},
 		perBackup("pgmoneta_backup_total_elapsed_time", "Seconds the backup took.", func(b *Backup) float64 { return b.Elapsed.Seconds() }),
+		perBackup("pgmoneta_backup_basebackup_elapsed_time", "Seconds the server took to send the backup, and we to store it at the same time.", func(b *Backup) float64 { return b.Base.Seconds() }),
 		perBackup("pgmoneta_backup_start_timeline", "Timeline at the start of the backup.", func(b *Backup) float64 { return float64(b.StartTimeline) }),
 		perBackup("pgmoneta_backup_end_timeline", "Timeline at the end of the backup.", func(b *Backup) float64 { return float64(b.EndTimeline) }),
 		backupPosition("pgmoneta_backup_start_walpos", "Start LSN of the backup, in the label.", func(b *Backup) uint64 { return b.StartLSN }),
@@ -93,12 +112,12 @@ func compatBackups() []family {
 		backupPosition("pgmoneta_backup_end_walpos", "End LSN of the backup, in the label.", func(b *Backup) uint64 { return b.EndLSN }),
 		{
 			name: "pgmoneta_restore_size", help: "Restored bytes of a valid backup.",
-			kind: prometheus.GaugeValue, labels: []string{name, "label"},
+			kind: gaugeKind, labels: []string{name, "label"},
 			samples: restoreSizes(func(b, _ *Backup) float64 { return float64(b.RestoreBytes) }),
 		},
 		{
 			name: "pgmoneta_restore_size_increment", help: "Difference in restored bytes to the valid backup before.",
-			kind: prometheus.GaugeValue, labels: []string{name, "label"},
+			kind: gaugeKind, labels: []string{name, "label"},
 			samples: restoreSizes(func(b, before *Backup) float64 { return float64(b.RestoreBytes) - float64(before.RestoreBytes) }),
 		},
 		perBackup("pgmoneta_backup_size", "Stored bytes of the backup.", func(b *Backup) float64 { return float64(b.StoredBytes) }),
@@ -107,6 +126,9 @@ func compatBackups() []family {
 		}),
 		perBackup("pgmoneta_backup_throughput", "Stored megabytes (1e6) per second of the backup.", func(b *Backup) float64 {
 			return ratio(float64(b.StoredBytes)/1e6, b.Elapsed.Seconds())
+		}),
+		perBackup("pgmoneta_backup_basebackup_mbs", "Stored megabytes (1e6) per second while the server sent the backup.", func(b *Backup) float64 {
+			return ratio(float64(b.StoredBytes)/1e6, b.Base.Seconds())
 		}),
 		perBackup("pgmoneta_backup_retain", "1 if the backup is kept whatever the retention says.", func(b *Backup) float64 { return number(b.Keep) }),
 	}
@@ -133,13 +155,13 @@ func (v *Server) each(f func(b *Backup)) {
 }
 
 func perBackup(name, help string, value func(b *Backup) float64) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"name", "label"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"name", "label"}, func(v *Server, emit emit) {
 		v.each(func(b *Backup) { emit(value(b), v.Name, b.Label) })
 	})
 }
 
 func backupPosition(name, help string, position func(b *Backup) uint64) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"name", "label", "walpos"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"name", "label", "walpos"}, func(v *Server, emit emit) {
 		v.each(func(b *Backup) { emit(number(b.Label != "0"), v.Name, b.Label, lsn(position(b))) })
 	})
 }

@@ -7,20 +7,18 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // designed are the families named by today's conventions.
 func designed() []family {
-	return slices.Concat(designedService(), designedWAL(), designedBackups(), designedRehearsals())
+	return slices.Concat(designedService(), designedRecovery(), designedWAL(), designedBackups(), designedRehearsals(), designedJobs())
 }
 
 func designedService() []family {
 	return []family{
 		{
 			name: "pgmoneta_build_info", help: "What is running, in the labels.",
-			kind: prometheus.GaugeValue, labels: []string{"version", "revision", "goversion", "fips"},
+			kind: gaugeKind, labels: []string{"version", "revision", "goversion", "fips"},
 			samples: func(s *Snapshot, emit emit) {
 				emit(1, s.Version, revision(), runtime.Version(), strconv.FormatBool(fips140.Enabled()))
 			},
@@ -53,14 +51,14 @@ func designedWAL() []family {
 		position("pgmoneta_wal_server_lsn_bytes", "End of the WAL on the server, as a byte position.", func(w *WAL) uint64 { return w.Server }),
 		lag("pgmoneta_wal_lag_bytes", "Bytes of WAL on the server that are not flushed here.", func(w *WAL) float64 { return float64(w.LagBytes) }),
 		lag("pgmoneta_wal_lag_seconds", "Age of the oldest WAL on the server that is not flushed here.", func(w *WAL) float64 { return w.LagSeconds }),
-		labelled(prometheus.GaugeValue, "pgmoneta_wal_last_received_timestamp_seconds", "When WAL arrived last.", []string{server},
+		labelled(gaugeKind, "pgmoneta_wal_last_received_timestamp_seconds", "When WAL arrived last.", []string{server},
 			func(v *Server, emit emit) {
 				if !v.WAL.LastReceived.IsZero() {
 					emit(unix(v.WAL.LastReceived), v.Name)
 				}
 			}),
 		counterPerServer("pgmoneta_wal_received_bytes_total", "Bytes of WAL received.", func(v *Server) uint64 { return v.WAL.ReceivedBytes }),
-		labelled(prometheus.CounterValue, "pgmoneta_wal_receiver_restarts_total", "Times receiving began again, by what had ended: worker or connection.",
+		labelled(counterKind, "pgmoneta_wal_receiver_restarts_total", "Times receiving began again, by what had ended: worker or connection.",
 			[]string{server, "reason"}, func(v *Server, emit emit) {
 				emit(float64(v.WAL.Restarts), v.Name, "worker")
 				emit(float64(v.WAL.Reconnects), v.Name, "connection")
@@ -70,25 +68,25 @@ func designedWAL() []family {
 		perServer(server, "pgmoneta_wal_size_bytes", "Bytes of stored WAL.", func(v *Server) float64 { return float64(v.WAL.Bytes) }),
 		perServer(server, "pgmoneta_wal_gaps", "Recorded ranges of WAL that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps.Count) }),
 		perServer(server, "pgmoneta_wal_gap_bytes", "Bytes of WAL in recorded ranges that are missing or damaged.", func(v *Server) float64 { return float64(v.WAL.Gaps.Bytes) }),
-		labelled(prometheus.GaugeValue, "pgmoneta_wal_gap_last_noticed_timestamp_seconds", "When the newest of the recorded ranges was noticed.", []string{server},
+		labelled(gaugeKind, "pgmoneta_wal_gap_last_noticed_timestamp_seconds", "When the newest of the recorded ranges was noticed.", []string{server},
 			func(v *Server, emit emit) {
 				if !v.WAL.Gaps.Last.IsZero() {
 					emit(unix(v.WAL.Gaps.Last), v.Name)
 				}
 			}),
-		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_active", "1 while the replication slot is in use by this daemon.",
+		labelled(gaugeKind, "pgmoneta_wal_slot_active", "1 while the replication slot is in use by this daemon.",
 			[]string{server, "slot"}, func(v *Server, emit emit) {
 				if v.WAL.Slot != "" {
 					emit(number(v.WAL.Streaming), v.Name, v.WAL.Slot)
 				}
 			}),
-		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_retained_bytes", "Bytes of WAL the server keeps for the replication slot.",
+		labelled(gaugeKind, "pgmoneta_wal_slot_retained_bytes", "Bytes of WAL the server keeps for the replication slot.",
 			[]string{server, "slot"}, func(v *Server, emit emit) {
 				if v.WAL.SlotState != "" {
 					emit(float64(v.WAL.SlotRetained), v.Name, v.WAL.Slot)
 				}
 			}),
-		labelled(prometheus.GaugeValue, "pgmoneta_wal_slot_state", "1 for the state the replication slot was in when the server was asked last, 0 for the others.",
+		labelled(gaugeKind, "pgmoneta_wal_slot_state", "1 for the state the replication slot was in when the server was asked last, 0 for the others.",
 			[]string{server, "slot", "state"}, slotStates),
 		shipping("pgmoneta_wal_shipping_lag_segments", "Stored WAL segments that have not arrived in the directory to ship to.", func(w *WAL) float64 { return float64(w.ShipLagSegments) }),
 		shipping("pgmoneta_wal_shipping_lag_bytes", "Bytes of WAL in the segments that have not arrived there.", func(w *WAL) float64 { return float64(w.ShipLagBytes) }),
@@ -112,7 +110,7 @@ func slotStates(v *Server, emit emit) {
 
 // shipping is a gauge that is absent where no copies are wanted.
 func shipping(name, help string, value func(w *WAL) float64) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
 		if v.WAL.Shipping {
 			emit(value(&v.WAL), v.Name)
 		}
@@ -121,7 +119,7 @@ func shipping(name, help string, value func(w *WAL) float64) family {
 
 // position is a gauge that is absent while the position is unknown: a zero would look like a jump backwards.
 func position(name, help string, value func(w *WAL) uint64) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
 		if p := value(&v.WAL); p != 0 {
 			emit(float64(p), v.Name)
 		}
@@ -130,7 +128,7 @@ func position(name, help string, value func(w *WAL) uint64) family {
 
 // lag is a gauge that is absent while the end of WAL on the server is unknown: no lag must mean no lag.
 func lag(name, help string, value func(w *WAL) float64) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
 		if v.WAL.Server != 0 {
 			emit(value(&v.WAL), v.Name)
 		}
@@ -139,9 +137,9 @@ func lag(name, help string, value func(w *WAL) float64) family {
 
 func designedBackups() []family {
 	return []family{
-		labelled(prometheus.GaugeValue, "pgmoneta_backups", "Number of backups by type and state; each counts once, kept means valid and kept.",
+		labelled(gaugeKind, "pgmoneta_backups", "Number of backups by type and state; each counts once, kept means valid and kept.",
 			[]string{"server", "type", "state"}, backupCounts),
-		labelled(prometheus.GaugeValue, "pgmoneta_backup_last_success_timestamp_seconds", "When the last successful backup of the type ended.",
+		labelled(gaugeKind, "pgmoneta_backup_last_success_timestamp_seconds", "When the last successful backup of the type ended.",
 			[]string{"server", "type"}, func(v *Server, emit emit) {
 				if !v.LastFull.IsZero() {
 					emit(unix(v.LastFull), v.Name, "full")
@@ -150,7 +148,7 @@ func designedBackups() []family {
 					emit(unix(v.LastIncremental), v.Name, "incremental")
 				}
 			}),
-		labelled(prometheus.CounterValue, "pgmoneta_backup_failures_total", "Backups that failed.", []string{"server", "reason"}, backupFailures),
+		labelled(counterKind, "pgmoneta_backup_failures_total", "Backups that failed.", []string{"server", "reason"}, backupFailures),
 	}
 }
 
@@ -173,7 +171,7 @@ func designedRehearsals() []family {
 
 // rehearsal is a gauge that is absent where nothing was rehearsed, or not so far.
 func rehearsal(name, help string, value func(r *Rehearsal) (float64, bool)) family {
-	return labelled(prometheus.GaugeValue, name, help, []string{"server"}, func(v *Server, emit emit) {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
 		if v.Rehearsal == nil {
 			return
 		}

@@ -2,57 +2,70 @@ package metrics
 
 import (
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"context"
 	"errors"
 	"html/template"
+	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 const (
-	// maxScrapes at the same time; further ones wait. A scrape of a large fleet holds some tens of megabytes.
+	// maxScrapes at the same time; further ones wait.
 	maxScrapes = 8
 
-	// scrapeTimeout ends a scrape that waits or runs longer. Prometheus gives up after 10 s by default.
+	// scrapeTimeout ends a scrape that waits longer. Prometheus gives up after 10 s by default.
 	scrapeTimeout = 30 * time.Second
 
 	shutdownTimeout = 5 * time.Second
 )
 
-// New returns the handler of the metrics port. It uses a registry of its own.
-func New(src Source) http.Handler {
-	own := newCollector(src)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(own) // fails only for a mistake in the table of families, which a test would meet
-	process := prometheus.NewRegistry()
-	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	scrape := promhttp.HandlerFor(prometheus.Gatherers{registry, process}, promhttp.HandlerOpts{
-		ErrorHandling:     promhttp.ContinueOnError,
-		EnableOpenMetrics: true,
-		Registry:          process, // counts samples that were left out
-	})
-	return &handler{
-		slots:    make(chan struct{}, maxScrapes),
-		scrape:   scrape,
-		families: own.families,
-		process:  process,
-	}
+// Options of the metrics port. The zero value has no cache and is healthy.
+type Options struct {
+	// CacheAge returns for how long a reply may be given again, 0 for not at all; nil is 0.
+	CacheAge func() time.Duration
+	// CacheSize is the size in bytes of the largest reply that is kept; 0 is [DefaultCacheSize].
+	CacheSize int64
+	// Health is asked for each of the two pages about it; nil is good health.
+	Health func() Health
 }
 
-type handler struct {
-	slots    chan struct{}
-	scrape   http.Handler
+// DefaultCacheSize is the size of the largest reply that is kept when nothing else is said.
+const DefaultCacheSize = 256 << 10
+
+// A Handler answers on the metrics port.
+type Handler struct {
+	options  Options
+	source   Source
 	families []family
-	process  prometheus.Gatherer // the families of other makers
+	process  *process
+	slots    chan struct{}
+	cache    cache
+	zip      sync.Pool // of *gzip.Writer
 }
 
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// New returns the handler of the metrics port.
+func New(src Source, o Options) *Handler {
+	h := &Handler{options: o, source: src, families: families(), process: newProcess(), slots: make(chan struct{}, maxScrapes)}
+	h.zip.New = func() any {
+		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails only for a level that there is not
+		return z
+	}
+	return h
+}
+
+// Clear forgets what is cached.
+func (h *Handler) Clear() { h.cache.clear() }
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.WriteHeader(http.StatusBadRequest)
 		return
@@ -62,21 +75,134 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.metrics(w, r)
 	case "/", "/index.html":
 		h.overview(w)
+	case "/healthz":
+		h.health().Live.answer(w)
+	case "/readyz":
+		h.health().Ready.answer(w)
 	default:
 		w.WriteHeader(http.StatusForbidden)
 	}
 }
 
-func (h *handler) metrics(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
-	defer cancel()
+func (h *Handler) metrics(w http.ResponseWriter, r *http.Request) {
+	f := accepted(r.Header)
+	w.Header().Set("Content-Type", contentType(f.open))
+	if f.gzip {
+		w.Header().Set("Content-Encoding", "gzip")
+	}
+	if r.Method == http.MethodHead {
+		return
+	}
+	var age time.Duration
+	if h.options.CacheAge != nil {
+		age = h.options.CacheAge()
+	}
+	if body, ok := h.cache.get(f, time.Now()); ok && age > 0 {
+		_, _ = w.Write(body) // an error is the client's absence
+		return
+	}
 	select {
 	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-		h.scrape.ServeHTTP(w, r)
-	case <-ctx.Done():
-		http.Error(w, "too many scrapes at the same time", http.StatusServiceUnavailable)
+	default: // all are busy: wait, but not for ever
+		ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
+		defer cancel()
+		select {
+		case h.slots <- struct{}{}:
+		case <-ctx.Done():
+			w.Header().Del("Content-Encoding")
+			http.Error(w, "too many scrapes at the same time", http.StatusServiceUnavailable)
+			return
+		}
 	}
+	defer func() { <-h.slots }()
+	if age <= 0 {
+		_ = h.scrape(r.Context(), w, f)
+		return
+	}
+	kept := &recorder{ResponseWriter: w, limit: cmp.Or(h.options.CacheSize, DefaultCacheSize)}
+	if err := h.scrape(r.Context(), kept, f); err == nil && !kept.over {
+		h.cache.put(f, reply{time.Now().Add(age), kept.body})
+	}
+}
+
+// scrape writes the page. It is written while it is made: the largest fleet takes no more memory than a small one.
+func (h *Handler) scrape(ctx context.Context, w io.Writer, f format) error {
+	if f.gzip {
+		z := h.zip.Get().(*gzip.Writer)
+		defer h.zip.Put(z)
+		z.Reset(w)
+		if err := h.writePage(ctx, z, f.open); err != nil {
+			return err
+		}
+		return z.Close()
+	}
+	return h.writePage(ctx, w, f.open)
+}
+
+func (h *Handler) writePage(ctx context.Context, w io.Writer, open bool) error {
+	s := h.source.Snapshot()
+	s.Servers = withoutTwins(s.Servers)
+	p := page{w: w, open: open, buf: make([]byte, 0, pageChunk+pageChunk/4)}
+	if err := p.write(h.families, &s); err != nil {
+		return err
+	}
+	if _, err := w.Write(h.process.page(ctx, open, time.Now())); err != nil || !open {
+		return err
+	}
+	_, err := io.WriteString(w, openEnd)
+	return err
+}
+
+// withoutTwins leaves out servers of a name that was there before: two samples of one series would cost the page.
+func withoutTwins(servers []Server) []Server {
+	seen := make(map[string]bool, len(servers))
+	return slices.DeleteFunc(slices.Clone(servers), func(v Server) bool {
+		twin := seen[v.Name]
+		seen[v.Name] = true
+		return twin
+	})
+}
+
+const (
+	openMetrics = "application/openmetrics-text"
+	openEnd     = "# EOF\n"
+)
+
+func contentType(open bool) string {
+	if open {
+		return openMetrics + "; version=1.0.0; charset=utf-8"
+	}
+	return "text/plain; version=0.0.4; charset=utf-8"
+}
+
+// accepted returns what a client wants. Who names OpenMetrics and does not prefer plain text gets it.
+func accepted(h http.Header) format {
+	best := map[string]float64{}
+	for word := range strings.SplitSeq(h.Get("Accept"), ",") {
+		media, params, _ := strings.Cut(word, ";")
+		q := 1.0
+		for param := range strings.SplitSeq(params, ";") {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(param), "q="); ok {
+				q, _ = strconv.ParseFloat(v, 64)
+			}
+		}
+		media = strings.TrimSpace(media)
+		best[media] = max(best[media], q)
+	}
+	return format{
+		open: best[openMetrics] > 0 && best[openMetrics] >= best["text/plain"],
+		gzip: acceptsGzip(h.Get("Accept-Encoding")),
+	}
+}
+
+func acceptsGzip(header string) bool {
+	for word := range strings.SplitSeq(header, ",") {
+		coding, params, _ := strings.Cut(word, ";")
+		if strings.TrimSpace(coding) == "gzip" {
+			return !strings.HasPrefix(strings.TrimSpace(params), "q=0") || strings.Contains(params, "q=0.")
+		}
+	}
+	return false
 }
 
 // A row is one family on the overview.
@@ -99,7 +225,7 @@ const overviewPage = `<!DOCTYPE html>
 </html>
 `
 
-func (h *handler) overview(w http.ResponseWriter) {
+func (h *Handler) overview(w http.ResponseWriter) {
 	rows, err := h.rows()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -114,12 +240,12 @@ func (h *handler) overview(w http.ResponseWriter) {
 	_, _ = w.Write(page.Bytes()) // an error is the client's absence
 }
 
-func (h *handler) rows() ([]row, error) {
+func (h *Handler) rows() ([]row, error) {
 	var rows []row
 	for _, f := range h.families {
 		rows = append(rows, row{f.name, f.help, f.labels})
 	}
-	others, err := h.process.Gather()
+	others, err := h.process.registry.Gather()
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
@@ -30,6 +29,9 @@ func (f fixed) Snapshot() Snapshot { return f.s }
 func example() Snapshot {
 	return Snapshot{
 		Version:     "0.22.0",
+		Now:         time.Unix(1_800_000_010, 0),
+		Reload:      Reload{At: time.Unix(1_799_000_000, 0), Good: true},
+		Certificate: []Certificate{{"metrics", time.Unix(1_830_000_000, 0)}},
 		Log:         LogCounts{Info: 43, Warn: 4, Error: 13},
 		Retention:   Retention{Days: 7, Weeks: -1},
 		Compression: 18,
@@ -43,10 +45,19 @@ func example() Snapshot {
 					Written: 0x1_15000060, Flushed: 0x1_15000000, Stored: 0x1_14000000, Server: 0x1_15000080,
 					LagBytes: 0x80, LagSeconds: 0.25, LastReceived: time.Unix(1_800_000_000, 500_000_000),
 					ReceivedBytes: 12345, Restarts: 1, Reconnects: 2, Errors: 3, Segments: 20, Bytes: 26533888,
-					Gaps:      Gaps{Count: 3, Bytes: 50331392, Last: time.Unix(1_799_000_000, 0)},
+					Gaps:    Gaps{Count: 3, Bytes: 50331392, Last: time.Unix(1_799_000_000, 0)},
+					Flushes: Distribution{[]Bucket{{time.Millisecond, 5}, {2500 * time.Microsecond, 2}, {0, 1}}, 2 * time.Second}, StoreQueue: 1,
 					SlotState: "extended", SlotRetained: 1 << 30,
 					Shipping: true, ShipLagSegments: 2, ShipLagBytes: 32 << 20, ShipLagSeconds: 12.5,
 				},
+				Summarize: true, Timelines: []Timeline{{ID: 2, Parent: 1, Switch: 0x1_13000000}},
+				Progress:  Progress{Workflow: "Backup", Phase: "copy", Done: 250, Total: 1000, Elapsed: 4500 * time.Millisecond},
+				Operation: Operations{Succeeded: 7, Failed: 2, LastSucceeded: time.Date(2026, 11, 21, 12, 0, 0, 0, time.Local)},
+				Workspace: Directory{Free: 5, Total: 9}, Shipping: Shipping{33554432, Directory{33558528, 1000, 2000}},
+				Recovery:    Recovery{Start: time.Unix(1_795_000_000, 0), End: time.Unix(1_800_000_009, 750_000_000), Lost: 0x80, Known: true},
+				Verified:    &Verified{At: time.Unix(1_796_500_000, 0), Files: 1000, BadFiles: 1},
+				Jobs:        []Job{{"backup", false, 3, time.Unix(1_795_000_000, 0), 90 * time.Second}, {"verify", true, 1, time.Unix(1_796_500_000, 0), time.Second}},
+				Running:     []string{"backup"},
 				Active:      Active{Backup: true},
 				BackupBytes: 34836480, TotalBytes: 61370368,
 				LastFull: time.Unix(1_795_000_000, 0),
@@ -55,7 +66,7 @@ func example() Snapshot {
 				Failures: map[string]uint64{"wal": 2, "execute": 1},
 				Backups: []Backup{
 					{
-						Label: "20261121123716", Valid: true, Keep: true, Major: 17, Minor: 11, Elapsed: 2605300 * time.Microsecond,
+						Label: "20261121123716", Valid: true, Keep: true, Major: 17, Minor: 11, Elapsed: 2605300 * time.Microsecond, Base: 2 * time.Second,
 						StoredBytes: 14241792, RestoreBytes: 40000000,
 						StartLSN: 0x11000028, CheckpointLSN: 0x11000080, EndLSN: 0x11000120, StartTimeline: 1, EndTimeline: 1,
 					},
@@ -75,7 +86,7 @@ func example() Snapshot {
 func get(t *testing.T, src Source, method, target string) *http.Response {
 	t.Helper()
 	w := httptest.NewRecorder()
-	New(src).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	New(src, Options{}).ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w.Result()
 }
 
@@ -111,11 +122,7 @@ func TestFamilies(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	for _, f := range families() {
-		kind := "gauge"
-		if f.kind == prometheus.CounterValue {
-			kind = "counter"
-		}
-		fmt.Fprintf(&out, "%s{%s} %s: %s\n", f.name, strings.Join(f.labels, ","), kind, f.help)
+		fmt.Fprintf(&out, "%s{%s} %s: %s\n", f.name, strings.Join(f.labels, ","), f.kind, f.help)
 	}
 	golden(t, "families.txt", out.String())
 }
@@ -146,10 +153,20 @@ func TestCompatFamiliesMatch022(t *testing.T) {
 		name, labels, _ := strings.Cut(s.Text(), " ")
 		recorded[name] = labels
 	}
-	for _, f := range append(append(compatService(), compatServers()...), compatBackups()...) {
+	if len(recorded) != 100 {
+		t.Errorf("%d families are recorded, want 100", len(recorded))
+	}
+	have := map[string]bool{}
+	for _, f := range compat() {
 		labels, ok := recorded[f.name]
-		if !ok || labels != strings.Join(f.labels, ",") {
-			t.Errorf("%s{%s}, want labels %q, known %t", f.name, strings.Join(f.labels, ","), labels, ok)
+		if !ok || labels != strings.Join(f.labels, ",") || f.kind != gaugeKind || have[f.name] {
+			t.Errorf("%s %s{%s}, want a gauge with labels %q, once, known %t", f.kind, f.name, strings.Join(f.labels, ","), labels, ok)
+		}
+		have[f.name] = true
+	}
+	for name := range recorded {
+		if !have[name] {
+			t.Errorf("%s is missing", name)
 		}
 	}
 	for _, f := range designed() {
@@ -182,7 +199,7 @@ func TestPageHasProcessAndHelp(t *testing.T) {
 	page := body(t, get(t, fixed{example()}, http.MethodGet, "/metrics"))
 	for _, want := range []string{
 		"# HELP pgmoneta_server_online ", "# TYPE pgmoneta_server_timeline gauge\n", "# TYPE pgmoneta_wal_received_bytes_total counter\n",
-		"\ngo_goroutines ", "\nprocess_start_time_seconds ", `pgmoneta_build_info{fips="`,
+		"\ngo_goroutines ", "\nprocess_start_time_seconds ", `pgmoneta_build_info{version="`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
@@ -264,7 +281,7 @@ func serve(t *testing.T, src Source) (addr string, cancel func()) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, ln, New(src)) }()
+	go func() { served <- Serve(ctx, ln, New(src, Options{})) }()
 	cancel = sync.OnceFunc(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -337,7 +354,7 @@ func (g gate) Snapshot() Snapshot {
 func TestScrapesBeyondTheLimitWaitForTheirTurn(t *testing.T) {
 	t.Parallel()
 	g := gate{entered: make(chan struct{}), open: make(chan struct{})}
-	h := New(g)
+	h := New(g, Options{})
 	var wg sync.WaitGroup
 	for range maxScrapes {
 		wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil)) })
@@ -389,7 +406,7 @@ func TestPositionsOfAServerThatWasNeverReachedAreAbsent(t *testing.T) {
 			t.Errorf("the page has %s of a server never reached", name)
 		}
 	}
-	if !strings.Contains(page, `pgmoneta_backup_failures_total{reason="other",server="a"} 0`) {
+	if !strings.Contains(page, `pgmoneta_backup_failures_total{server="a",reason="other"} 0`) {
 		t.Error("failures do not start at zero")
 	}
 }

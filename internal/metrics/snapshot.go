@@ -12,10 +12,14 @@ type Source interface {
 // A Snapshot is the state of the daemon at one moment.
 type Snapshot struct {
 	Version     string
+	Now         time.Time
+	FIPS        bool // our cryptography is validated
 	Log         LogCounts
 	Retention   Retention
 	Compression int // configuration code: 0 none, 17 gzip, 18 zstd, 19 lz4, 20 bzip2, 33 to 35 on the server
 	Storage     Storage
+	Reload      Reload
+	Certificate []Certificate
 	Servers     []Server // names are unique
 }
 
@@ -43,11 +47,19 @@ type Server struct {
 	Primary   bool // it is not in recovery
 	Valid     bool // it meets the requirements
 	Checksums bool // of data pages
+	Summarize bool // summarize_wal is on
 	Timeline  uint32
-	Workers   int       // as effective
-	Retention Retention // as effective
+	Timelines []Timeline // the present one and those before it, ascending, without timeline 1
+	Workers   int        // as effective
+	Retention Retention  // as effective
 	WAL       WAL
 	Active    Active
+	Progress  Progress
+	Operation Operations
+
+	Workspace  Directory // where rehearsals restore
+	HotStandby Directory // directories that are kept as copies of the newest backup
+	Shipping   Shipping
 
 	Backups     []Backup // ascending by label
 	BackupBytes uint64   // all backups of the server as stored
@@ -56,6 +68,11 @@ type Server struct {
 	LastFull        time.Time  // end of the last full backup that succeeded, zero if none
 	LastIncremental time.Time  // end of the last incremental one
 	Rehearsal       *Rehearsal // the last one, nil if there was none
+	Verified        *Verified  // the last one since the start, nil if there was none
+	Recovery        Recovery
+	CatalogProblem  bool  // the list of backups could not be read
+	Jobs            []Job // that ended since the start, one for each kind and outcome
+	Running         []string
 	// Failures counts backups that failed since the start, by a reason out of a small fixed set.
 	Failures map[string]uint64
 }
@@ -84,6 +101,9 @@ type WAL struct {
 	Bytes    uint64 // their size as stored
 	Gaps     Gaps
 
+	Flushes    Distribution // how long it took to make WAL durable
+	StoreQueue int          // segments received and not yet stored
+
 	SlotState    string // wal_status of the slot or "missing", "" while unknown
 	SlotRetained uint64 // WAL the server keeps for the slot, in bytes
 
@@ -100,6 +120,57 @@ type Gaps struct {
 	Last  time.Time // when the newest was noticed, zero if none
 }
 
+// A Distribution counts durations by length.
+type Distribution struct {
+	Buckets []Bucket // ascending, the last without a bound
+	Sum     time.Duration
+}
+
+// A Bucket counts the durations up to a bound that are in no bucket before it.
+type Bucket struct {
+	Bound time.Duration // 0 for none
+	Count uint64
+}
+
+// Recovery is what could be restored if the server were gone now.
+type Recovery struct {
+	// Start and End are the first and the last moment of the unbroken time that ends with the newest
+	// backup and the WAL behind it; zero when there is no backup to begin with.
+	Start, End time.Time
+	// Lost are the bytes of WAL on the server that are not in there. Known tells whether they are.
+	Lost  uint64
+	Known bool
+}
+
+// Verified is what the last verification of a backup came to.
+type Verified struct {
+	At       time.Time // when it ended
+	Files    int       // that were read
+	BadFiles int
+	Good     bool
+}
+
+// A Job is what ended of one kind with one outcome, since the start.
+type Job struct {
+	Kind    string
+	Failed  bool
+	Count   uint64
+	Last    time.Time     // when the last one ended
+	Elapsed time.Duration // of the last one
+}
+
+// A Certificate is one that a listener shows.
+type Certificate struct {
+	Listener string
+	NotAfter time.Time
+}
+
+// Reload is the last attempt to read the configuration again.
+type Reload struct {
+	At   time.Time // of the last one that succeeded; the start counts as one
+	Good bool      // the last one succeeded
+}
+
 // A Rehearsal is what the last rehearsed restore of a server came to.
 type Rehearsal struct {
 	At           time.Time // when it began
@@ -110,6 +181,39 @@ type Rehearsal struct {
 	RestoreBytes uint64
 	Replay       time.Duration
 	ReplayBytes  uint64
+}
+
+// A Timeline is one of a server's history.
+type Timeline struct {
+	ID     uint32
+	Parent uint32
+	Switch uint64 // LSN at which it left its parent
+}
+
+// A Directory is measured from time to time, in bytes; all is 0 where there is none.
+type Directory struct {
+	Used  uint64 // by what is in it
+	Free  uint64 // for us
+	Total uint64 // of its file system
+}
+
+// Shipping is the directory that gets a second copy of WAL.
+type Shipping struct {
+	WAL       uint64 // bytes of WAL in it
+	Directory        // as a whole
+}
+
+// Progress is how far the job of a server is.
+type Progress struct {
+	Workflow, Phase string        // words of pgmoneta 0.22; an idle server says "Backup" and "Unknown"
+	Done, Total     uint64        // bytes; Total is 0 while nobody knows
+	Elapsed         time.Duration // since the job began, 0 for none
+}
+
+// Operations counts what clients asked for about a server, since the start.
+type Operations struct {
+	Succeeded, Failed         uint64
+	LastSucceeded, LastFailed time.Time // zero for never
 }
 
 // Active tells which jobs run on a server.
@@ -126,6 +230,7 @@ type Backup struct {
 	Major       int
 	Minor       int
 	Elapsed     time.Duration
+	Base        time.Duration // until the server had sent everything
 
 	StoredBytes  uint64 // as it lies in the repository
 	RestoreBytes uint64 // after a restore

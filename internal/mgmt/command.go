@@ -44,6 +44,9 @@ const (
 
 	ConfCheck    Command = 305 // never travels: the client does it itself
 	ConfRollback Command = 306
+
+	Retention Command = 310
+	Schedule  Command = 311
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -127,6 +130,10 @@ func (c Command) word() string {
 		return "conf check"
 	case ConfRollback:
 		return "conf rollback"
+	case Retention:
+		return "retention"
+	case Schedule:
+		return "schedule"
 	default:
 		return ""
 	}
@@ -215,6 +222,10 @@ func (c Command) definedCodes() Codes {
 		return Codes{Other: CodeConfCheckOther}
 	case ConfRollback:
 		return Codes{Other: CodeConfRollbackOther}
+	case Retention:
+		return Codes{NoServer: CodeRetentionNoServer, Busy: CodeRetentionBusy, Other: CodeRetentionFailed}
+	case Schedule:
+		return Codes{NoServer: CodeScheduleNoServer, Other: CodeScheduleOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

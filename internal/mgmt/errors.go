@@ -224,6 +224,12 @@ const (
 	CodeConfCheckOther    Code = 4303 // the file could not be read
 	CodeConfRollbackNone  Code = 4304 // no former file is kept
 	CodeConfRollbackOther Code = 4305
+
+	CodeRetentionNoServer Code = 4400
+	CodeRetentionFailed   Code = 4401
+	CodeRetentionBusy     Code = 4402 // another job holds the server
+	CodeScheduleNoServer  Code = 4410
+	CodeScheduleOther     Code = 4411
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

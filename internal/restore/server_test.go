@@ -36,7 +36,7 @@ type watch struct {
 }
 
 func (w *watch) Streaming(tli pg.Timeline, _ pg.LSN)                { w.timeline.Store(uint32(tli)) }
-func (w *watch) Flushed(lsn pg.LSN, _ time.Time)                    { w.flushed.Store(uint64(lsn)) }
+func (w *watch) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration)   { w.flushed.Store(uint64(lsn)) }
 func (*watch) Connected(wal.Connection)                             {}
 func (*watch) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
 func (*watch) Slot(string, uint64)                                  {}

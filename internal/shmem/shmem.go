@@ -37,7 +37,7 @@ const (
 	magic = 0x504d_4f4e_5348_4d31 // "PMONSHM1"
 
 	// LayoutVersion changes whenever a field is added, moved or removed.
-	LayoutVersion = 4
+	LayoutVersion = 5
 
 	wordSize = 8
 	pageSize = 4096

@@ -133,6 +133,19 @@ func TestFieldsDoNotOverlap(t *testing.T) {
 			case Gauge:
 				f.Store(int64(want))
 				values = append(values, func() uint64 { return uint64(f.Load()) })
+			case Histogram:
+				f.sum.Store(want)
+				for _, b := range f.buckets {
+					b.Store(want)
+				}
+				values = append(values, func() uint64 {
+					for _, n := range f.Load().Counts {
+						if n != want {
+							return 0
+						}
+					}
+					return uint64(f.Load().Sum)
+				})
 			case Text:
 				f.Store(strings.Repeat(string(rune(' '+want%90)), f.Capacity()))
 				values = append(values, func() uint64 {

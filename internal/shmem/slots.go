@@ -60,6 +60,7 @@ type Server struct {
 	ShipLagSince     Gauge   // since when there is something to ship, 0 when all is shipped
 	NextAttempt      Gauge   // when the next connection is tried, 0 while there is one
 	SlotRetained     Counter // WAL the server keeps for our slot, in bytes
+	Flushes          Histogram
 	CurrentSegment   Text
 	LastError        Text
 	SlotState        Text // wal_status of the replication slot
@@ -103,6 +104,7 @@ func layServer(c *cursor) Server {
 	} {
 		*n = c.counter()
 	}
+	s.Flushes = c.histogram()
 	s.CurrentSegment = c.text(nameText)
 	s.LastError = c.text(messageText)
 	s.SlotState = c.text(nameText)
@@ -147,6 +149,7 @@ type ServerSnapshot struct {
 	ShipLagSince     time.Time
 	NextAttempt      time.Time
 	SlotRetained     uint64
+	Flushes          Distribution
 	CurrentSegment   string
 	LastError        string
 	SlotState        string
@@ -191,6 +194,7 @@ func (s *Server) Snapshot() ServerSnapshot {
 		ShipLagSince:     s.ShipLagSince.Time(),
 		NextAttempt:      s.NextAttempt.Time(),
 		SlotRetained:     s.SlotRetained.Load(),
+		Flushes:          s.Flushes.Load(),
 		CurrentSegment:   s.CurrentSegment.String(),
 		LastError:        s.LastError.String(),
 		SlotState:        s.SlotState.String(),

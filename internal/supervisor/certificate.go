@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"sync"
 	"syscall"
@@ -30,7 +31,7 @@ type certificate struct {
 func loadCertificate(files config.TLSFiles, warn func(string, ...any)) (*certificate, error) {
 	c := &certificate{files: files, warn: warn}
 	if files.Cert == "" || files.Key == "" {
-		return nil, errors.New("tls needs tls_cert_file and tls_key_file")
+		return nil, errors.New("TLS needs a certificate and its key: set both files")
 	}
 	var err error
 	c.read, err = c.changed()
@@ -98,6 +99,16 @@ func checkTLSFile(name string, info fs.FileInfo, key bool) error {
 	return nil
 }
 
+// notAfter returns when the certificate expires.
+func (c *certificate) notAfter() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if leaf := c.config.Certificates[0].Leaf; leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 func (c *certificate) load() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
 	if err != nil {
@@ -116,4 +127,18 @@ func (c *certificate) load() (*tls.Config, error) {
 		return nil, fmt.Errorf("%s: no certificate in it", c.files.CA)
 	}
 	return config, nil
+}
+
+// readCertificates reads those again that were changed, although nobody connects.
+func (l *listeners) readCertificates() {
+	for _, c := range l.allCertificates() {
+		_, _ = c.Config() // reports a file that makes no sense by itself
+	}
+}
+
+// allCertificates returns what the listeners show, by their names.
+func (l *listeners) allCertificates() map[string]*certificate {
+	l.held.Lock()
+	defer l.held.Unlock()
+	return maps.Clone(l.certificates)
 }

@@ -149,6 +149,8 @@ func (s *Supervisor) begin(v *server) {
 	v.watchers.Go(func() { v.refresh(watching) })
 	v.watchers.Go(func() { s.watchHoles(watching, v) })
 	v.watchers.Go(func() { s.mendGap(watching, v) })
+	v.watchers.Go(func() { s.expire(watching, v) })
+	v.watchers.Go(func() { s.keepSchedule(watching, v) })
 }
 
 // remove ends what runs for a server that is in the fleet no more, without waiting

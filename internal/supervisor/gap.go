@@ -28,23 +28,57 @@ func (s *Supervisor) mendGap(ctx context.Context, v *server) {
 		case <-t.C:
 		}
 		wait = gapInterval
-		if s.config.Load().Main.OnGap != config.OnGapBackup || v.slot.Streaming.Load() != 1 || v.busy.Load() != nil {
+		if v.slot.Streaming.Load() != 1 || v.busy.Load() != nil {
 			continue
 		}
 		hole, err := v.gap(ctx)
+		if err == nil && hole == nil && s.wantsFirst(ctx, v) {
+			v.log.Info("no valid backup yet, taking one", "setting", "backup_on_start")
+			if err := s.done(v, job.Backup, job.Spec{}); err != nil {
+				v.log.Error("first backup", "err", err)
+				wait = gapRetry
+			}
+			continue
+		}
 		if err != nil || hole == nil {
 			continue // an unreadable catalog is reported by refresh
 		}
-		v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
-		result, err := s.runJob(v, job.Backup, job.Spec{})
-		if err == nil && result.Failure != nil {
-			err = result.Failure
+		if s.config.Load().Main.OnGap != config.OnGapBackup {
+			continue
 		}
-		if err != nil {
+		v.log.Warn("no backup after the hole in WAL, taking one", "timeline", hole.Timeline, "from", hole.From, "to", hole.To)
+		if err := s.done(v, job.Backup, job.Spec{}); err != nil {
 			v.log.Error("backup after the hole in WAL", "err", err)
 			wait = gapRetry
 		}
 	}
+}
+
+// wantsFirst reports whether a server is to get its first backup.
+func (s *Supervisor) wantsFirst(ctx context.Context, v *server) bool {
+	c := s.config.Load()
+	sc, ok := c.Server(v.name)
+	if !ok || !c.BackupOnStart(sc) {
+		return false
+	}
+	list, err := v.repo.Backups(ctx)
+	return err == nil && newestValid(list) == nil
+}
+
+// newestValid returns the newest backup that can be restored, nil for none.
+func newestValid(list []repo.Backup) *repo.Backup {
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Err == nil && list[i].Summary.CorruptPages == 0 {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// done runs a job for nobody in particular.
+func (s *Supervisor) done(v *server, kind job.Kind, spec job.Spec) error {
+	_, err := handler{Supervisor: s, asking: asking{wait: true}}.job(v, kind, spec)
+	return err
 }
 
 // gap returns a hole that no backup follows, or nil.

@@ -51,9 +51,16 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response, 
 		for _, level := range levels {
 			h.Segment.LogCounter(level).Store(0)
 		}
+		if page := h.page.Load(); page != nil {
+			page.Clear()
+		}
 		return nil, nil
 	case mgmt.Status, mgmt.StatusDetails:
 		return h.status(ctx, req.Command == mgmt.StatusDetails)
+	case mgmt.Retention:
+		return h.retention(req)
+	case mgmt.Schedule:
+		return h.schedule(req)
 	}
 	return h.ofServer(ctx, req)
 }
@@ -74,6 +81,9 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.RepoStats:  h.repoStats,
 		mgmt.Rehearse:   h.rehearse,
 		mgmt.Mode:       h.mode,
+		mgmt.Retain:     h.retain,
+		mgmt.Expunge:    h.retain,
+		mgmt.Annotate:   h.annotate,
 	}[req.Command]
 	if handle == nil {
 		return nil, &mgmt.Error{Code: req.Command.Codes().Other, Err: fmt.Errorf("%s is not possible in this version", req.Command)}
@@ -83,6 +93,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		return nil, &mgmt.Error{Code: req.Command.Codes().NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
 	}
 	resp, err := handle(ctx, req, v)
+	v.tally.answered(err)
 	if err != nil {
 		var known *mgmt.Error
 		if !errors.As(err, &known) {
@@ -220,11 +231,12 @@ func (h handler) rehearse(_ context.Context, req *mgmt.Request, v *server) (mgmt
 
 // listed is a row of a listing. WAL is what was received since the backup began,
 // delta what lies between it and the one before.
-func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
+func (v *server) listed(ctx context.Context, b repo.Backup, before *repo.Backup) mgmt.Document {
 	d := mgmt.DescribeBackup(b.Summary)
 	delete(d, "MajorVersion")
 	delete(d, "MinorVersion")
-	d["Server"], d["Backup"], d["Keep"], d["Comments"] = v.name, string(b.Label), b.Keep, b.Comments
+	d["Server"], d["Backup"] = v.name, string(b.Label)
+	d["Keep"], d["Comments"] = v.note(ctx, b)
 	d["WAL"], d["Delta"] = int64(0), int64(0)
 	if b.Err != nil {
 		d["Valid"] = 0
@@ -240,14 +252,14 @@ func (v *server) listed(b repo.Backup, before *repo.Backup) mgmt.Document {
 	return d
 }
 
-func (v *server) listing(list []repo.Backup) []mgmt.Document {
+func (v *server) listing(ctx context.Context, list []repo.Backup) []mgmt.Document {
 	rows := make([]mgmt.Document, len(list))
 	for i := range list {
 		var before *repo.Backup
 		if i > 0 {
 			before = &list[i-1]
 		}
-		rows[i] = v.listed(list[i], before)
+		rows[i] = v.listed(ctx, list[i], before)
 	}
 	return rows
 }
@@ -257,7 +269,7 @@ func (h handler) listBackup(ctx context.Context, req *mgmt.Request, v *server) (
 	if err != nil {
 		return nil, &mgmt.Error{Code: mgmt.CodeListBackups, Workflow: "list-backup", Err: err}
 	}
-	rows := v.listing(list)
+	rows := v.listing(ctx, list)
 	switch req.Args.Text("Sort") {
 	case "", "asc":
 	case "desc":
@@ -278,6 +290,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	}
 	s := b.Summary
 	resp := mgmt.DescribeBackup(s)
+	keep, comments := v.note(ctx, b)
 	tablespaces := []mgmt.Document{}
 	for _, ts := range s.Tablespaces {
 		tablespaces = append(tablespaces, mgmt.Document{"TablespaceName": ts.Name})
@@ -297,7 +310,7 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 	halves("Checkpoint", s.Checkpoint)
 	for k, value := range (mgmt.Document{
 		"WAL": pg.SegmentName(s.StartTLI, s.Start, s.SegmentSize), "Elapsed": s.EndedAt.Sub(s.StartedAt).Seconds(),
-		"Keep": b.Keep, "Comments": b.Comments, "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
+		"Keep": keep, "Comments": comments, "NumberOfTablespaces": len(tablespaces), "Tablespaces": tablespaces,
 		"StartTimeline": int64(s.StartTLI), "EndTimeline": int64(s.EndTLI),
 	}) {
 		resp[k] = value
@@ -396,12 +409,12 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 	d := mgmt.Document{
 		"Server": v.name, "Online": snap.Streaming, "Primary": snap.Primary, "Checksums": snap.Checksums,
 		"ActiveBackup": is(job.Backup), "ActiveRestore": is(job.Restore), "ActiveDelete": is(job.Delete),
-		"ActiveArchive": is(job.Archive), "ActiveRetention": false, "NumberOfBackups": len(list), "ServerSize": size,
+		"ActiveArchive": is(job.Archive), "ActiveRetention": is(job.Retention), "NumberOfBackups": len(list), "ServerSize": size,
 		"WorkspaceFreeSpace": 0, "HotStandbySize": 0, "Workers": c.Workers(sc),
 		"RetentionDays": unset(r.Days), "RetentionWeeks": unset(r.Weeks), "RetentionMonths": unset(r.Months), "RetentionYears": unset(r.Years),
 	}
 	if details {
-		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(list)
+		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(ctx, list)
 		h.walStatus(d, snap)
 		d["LastRehearsal"] = v.lastRehearsal()
 		if err := h.holeStatus(ctx, d, v); err != nil {

@@ -16,6 +16,7 @@ import (
 type holeBoard struct {
 	mu   sync.Mutex
 	gaps map[string]metrics.Gaps // by server
+	list map[string][]repo.Hole  // the same holes
 }
 
 func (b *holeBoard) set(server string, holes []repo.Hole) {
@@ -29,15 +30,15 @@ func (b *holeBoard) set(server string, holes []repo.Hole) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.gaps == nil {
-		b.gaps = map[string]metrics.Gaps{}
+		b.gaps, b.list = map[string]metrics.Gaps{}, map[string][]repo.Hole{}
 	}
-	b.gaps[server] = g
+	b.gaps[server], b.list[server] = g, holes
 }
 
-func (b *holeBoard) of(server string) metrics.Gaps {
+func (b *holeBoard) of(server string) (metrics.Gaps, []repo.Hole) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.gaps[server]
+	return b.gaps[server], b.list[server]
 }
 
 // holesInterval is how soon a hole shows that a WAL worker recorded.

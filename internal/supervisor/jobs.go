@@ -53,7 +53,7 @@ func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how askin
 			s.Log.Warn("history of jobs not written", "err", err)
 		}
 	}()
-	if kind == job.CheckWAL {
+	if kind.Beside() {
 		return s.runTurn(v, kind, spec, e)
 	}
 	if err := v.queue.acquire(s.ctx, v, e, how.wait); err != nil {
@@ -74,7 +74,14 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 		return job.Result{}, err
 	}
 	start.Job = spec
+	hooks := s.hooks(v, kind, spec)
+	if err := hooks.before(s.ctx); err != nil {
+		return job.Result{}, err
+	}
+	began := time.Now()
 	result, err := s.inSlot(v, start, e)
+	v.tally.jobEnded(kind, began, result, err)
+	hooks.after(s.ctx, result, err)
 	v.catalogChanged()
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})
@@ -83,6 +90,29 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 		v.countFailure(result.Failure)
 	}
 	return result, err
+}
+
+// retentionPatience is how long other jobs wait for the retention, which nobody asked for.
+const retentionPatience = time.Minute
+
+// occupy makes a job the one that runs.
+func (s *Supervisor) occupy(v *server, kind job.Kind) error {
+	deadline := time.Now().Add(retentionPatience)
+	for !v.busy.CompareAndSwap(nil, &kind) {
+		other := job.Kind("job")
+		if k := v.busy.Load(); k != nil {
+			other = *k
+		}
+		if other != job.Retention || time.Now().After(deadline) {
+			return &busyError{server: v.name, kind: other}
+		}
+		select {
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func (v *server) countFailure(f *job.Failure) {
@@ -144,7 +174,7 @@ func (s *Supervisor) reserve(v *server, kind job.Kind, id int64) (int, *shmem.Jo
 		return 0, nil, fmt.Errorf("server %q is not configured any more", v.name)
 	}
 	for _, r := range s.jobs {
-		if r.server == v && r.kind == kind {
+		if r.server == v && r.kind == kind && kind != job.PlanRetention {
 			return 0, nil, &busyError{server: v.name, kind: kind}
 		}
 	}
@@ -177,7 +207,7 @@ func (s *Supervisor) cancelJob(v *server, id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.jobs {
-		meant := r.id == id || id == 0 && r.kind != job.CheckWAL
+		meant := r.id == id || id == 0 && !r.kind.Beside()
 		if r.server == v && meant && r.child != nil {
 			_ = r.child.Conn().Send(job.KindStop, nil)
 		}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
@@ -38,8 +39,10 @@ func effectOf(ch config.Change) effect {
 // applied are the keys whose change a reload carries into the running daemon:
 // at once, or with the next job.
 var applied = map[string]bool{
-	"log_level": true, "metrics": true, "management": true, "compression": true, "compression_level": true,
-	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "retention": true, "passfile": true,
+	"log_level": true, "metrics": true, "metrics_cache_max_age": true, "management": true, "compression": true, "compression_level": true,
+	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "passfile": true,
+	"retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true,
+	"schedule": true, "schedule_jitter": true, "verification": true, "hook_before": true, "hook_after": true,
 	"create_slot": true, "rehearse_bindir": true, "rehearse_amcheck": true, "rehearse_checks": true, "rehearse_settings": true,
 }
 
@@ -78,6 +81,9 @@ func (s *Supervisor) reload() ([]config.Change, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	changes, err := s.reloadAll()
+	if s.reloadBad.Store(err != nil); err == nil {
+		s.reloaded.Store(time.Now().UnixNano())
+	}
 	if err != nil {
 		s.Log.Error("reload refused, nothing was changed", "err", err)
 		return nil, err

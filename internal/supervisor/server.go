@@ -17,6 +17,8 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/metrics"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
@@ -38,7 +40,13 @@ type server struct {
 	catalog atomic.Pointer[[]repo.Backup]
 	changed chan struct{} // holds one token when the catalog must be read again
 
+	calendar calendar // what was done by the schedule
+
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
+
+	unreadable atomic.Bool                        // the catalog could not be read the last time
+	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline
+	tally      tally
 
 	receiver receiver
 	watchers sync.WaitGroup
@@ -84,7 +92,7 @@ const catalogInterval = 30 * time.Second
 func (v *server) refresh(ctx context.Context) {
 	t := time.NewTicker(catalogInterval)
 	defer t.Stop()
-	failed := ""
+	failed, history := "", uint64(0)
 	if label, h, err := v.repo.LastRehearsal(ctx); err == nil && h != nil {
 		v.rehearsed.CompareAndSwap(nil, &rehearsed{label, h})
 	}
@@ -92,10 +100,17 @@ func (v *server) refresh(ctx context.Context) {
 		list, err := v.repo.Backups(ctx)
 		if err == nil {
 			v.catalog.Store(&list)
+			if v.unreadable.Store(false); failed != "" {
+				v.log.Info("the catalog can be read again")
+			}
 			failed = ""
 		} else if ctx.Err() == nil && err.Error() != failed {
 			failed = err.Error()
+			v.unreadable.Store(true)
 			v.log.Error("read catalog", "err", err)
+		}
+		if tli := v.slot.Timeline.Load(); tli != history && v.learnHistory(ctx, pg.Timeline(tli)) {
+			history = tli
 		}
 		select {
 		case <-ctx.Done():
@@ -104,6 +119,26 @@ func (v *server) refresh(ctx context.Context) {
 		case <-v.changed:
 		}
 	}
+}
+
+// learnHistory reads where the timelines of a server begin; false if that is not stored so far.
+func (v *server) learnHistory(ctx context.Context, tli pg.Timeline) bool {
+	var list []metrics.Timeline
+	if tli > 1 {
+		h, err := v.repo.History(ctx, tli)
+		if err != nil {
+			return false
+		}
+		for i, a := range h.Ancestors {
+			next := h.Timeline
+			if i+1 < len(h.Ancestors) {
+				next = h.Ancestors[i+1].Timeline
+			}
+			list = append(list, metrics.Timeline{ID: uint32(next), Parent: uint32(a.Timeline), Switch: uint64(a.End)})
+		}
+	}
+	v.timelines.Store(&list)
+	return true
 }
 
 func (v *server) catalogChanged() {
@@ -165,6 +200,7 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
 		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
+		Policy:    policy(c, sc),
 		Log:       job.LogOptions{Level: int(c.Main.LogLevel), Prefix: c.Main.LogLinePrefix, Color: logColor(c.Main.LogType), Syslog: c.Main.LogType == config.LogSyslog},
 	}, nil
 }

@@ -1,7 +1,11 @@
 package supervisor
 
 import (
+	"cmp"
+	"crypto/fips140"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
@@ -22,18 +26,64 @@ func (s *Supervisor) Snapshot() metrics.Snapshot {
 	}
 	snap := metrics.Snapshot{
 		Version:     version.Version,
+		Now:         time.Now(),
+		FIPS:        fips140.Enabled(),
+		Reload:      metrics.Reload{At: time.Unix(0, s.reloaded.Load()), Good: !s.reloadBad.Load()},
 		Log:         metrics.LogCounts{Info: count(0), Warn: count(1), Error: count(2), Fatal: count(3)},
 		Retention:   metricsRetention(c.Main.Retention),
 		Compression: c.Main.Compression.Code(),
 	}
+	m := s.measured.Load()
+	if m == nil {
+		m = &measure{}
+	}
+	snap.Storage = m.storage
+	jobs := s.jobSnapshots()
 	for _, v := range s.servers {
-		sv := s.serverSnapshot(c, v)
-		snap.Storage.Used += sv.TotalBytes
+		sv := s.serverSnapshot(c, v, snap.Now)
+		size := m.servers[v.name]
+		sv.Workspace, sv.Shipping, sv.TotalBytes = size.workspace, size.shipping, max(sv.TotalBytes, size.total)
+		sv.Progress, sv.Running = progressOf(v, jobs)
 		snap.Servers = append(snap.Servers, sv)
 	}
-	// A file system that does not answer shows as zero free space.
-	snap.Storage.Free, snap.Storage.Total, _ = space(c.Main.BaseDir)
+	for name, cert := range s.listeners.allCertificates() {
+		snap.Certificate = append(snap.Certificate, metrics.Certificate{Listener: name, NotAfter: cert.notAfter()})
+	}
+	slices.SortFunc(snap.Certificate, func(a, b metrics.Certificate) int { return strings.Compare(a.Listener, b.Listener) })
 	return snap
+}
+
+// progressOf tells how far the job of a server is, and which run. A check of WAL runs beside the job that is meant.
+func progressOf(v *server, jobs []shmem.JobSnapshot) (p metrics.Progress, running []string) {
+	p.Workflow, p.Phase = "Backup", "Unknown" // what pgmoneta 0.22 says of an idle server
+	for _, j := range jobs {
+		if j.ServerIndex != v.index {
+			continue
+		}
+		kind := job.KindOf(j.Kind)
+		running = append(running, string(kind))
+		if kind == job.CheckWAL && len(running) > 1 {
+			continue
+		}
+		p = metrics.Progress{Workflow: workflow(kind), Phase: cmp.Or(j.Phase, "Unknown"), Done: j.DoneBytes, Total: j.TotalBytes, Elapsed: max(j.UpdatedAt.Sub(j.StartedAt), 0)}
+	}
+	slices.Sort(running)
+	return p, running
+}
+
+// workflow returns the word of pgmoneta 0.22 for a job.
+func workflow(kind job.Kind) string {
+	switch kind {
+	case job.Backup:
+		return "Backup"
+	case job.Restore, job.Rehearse:
+		return "Restore"
+	case job.Verify:
+		return "Verify"
+	case job.Delete:
+		return "Delete backup"
+	}
+	return "Unknown"
 }
 
 var levels = [...]slog.Level{logging.LevelInfo, logging.LevelWarn, logging.LevelError, logging.LevelFatal}
@@ -42,13 +92,23 @@ func metricsRetention(r config.Retention) metrics.Retention {
 	return metrics.Retention{Days: r.Days, Weeks: r.Weeks, Months: r.Months, Years: r.Years}
 }
 
-func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server {
+// lifeless is how long a WAL worker may give no sign of life, of which it gives one each second.
+const lifeless = 15 * time.Second
+
+func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) metrics.Server {
 	snap := v.slot.Snapshot()
+	// A worker that is stopped, or stuck, says that it streams until it goes on.
+	snap.Streaming = snap.Streaming && now.Sub(snap.Heartbeat) < lifeless
 	m := metrics.Server{
 		Name: v.name, Online: snap.Streaming, Primary: snap.Primary, Valid: snap.ServerVersion != 0,
 		Checksums: snap.Checksums, Timeline: uint32(snap.Timeline), WAL: walSnapshot(snap),
 	}
-	m.WAL.Gaps = s.holes.of(v.name)
+	gaps, holes := s.holes.of(v.name)
+	m.WAL.Gaps, m.CatalogProblem = gaps, v.unreadable.Load()
+	if list := v.timelines.Load(); list != nil {
+		m.Timelines = *list
+	}
+	v.tally.show(&m)
 	if sc, ok := c.Server(v.name); ok {
 		m.Workers, m.Retention = c.Workers(sc), metricsRetention(c.Retention(sc))
 		m.WAL.Slot, m.WAL.Shipping = sc.WALSlot, sc.WALShipping != ""
@@ -58,10 +118,15 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server) metrics.Server 
 	}
 	if list := v.catalog.Load(); list != nil {
 		m.BackupBytes = backupBytes(*list)
+		m.Recovery = recovery(*list, holes, snap, now)
+		m.Backups = make([]metrics.Backup, 0, len(*list))
 		for _, b := range *list {
 			m.Backups = append(m.Backups, backupSnapshot(b))
 			if b.Err == nil && b.Summary.Type == repo.Full {
 				m.LastFull = b.Summary.EndedAt
+			}
+			if b.Err == nil && b.Summary.Type == repo.Incremental {
+				m.LastIncremental = b.Summary.EndedAt
 			}
 		}
 	}
@@ -87,8 +152,12 @@ func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 		LastReceived: snap.LastMessage, ReceivedBytes: snap.ReceivedBytes,
 		Restarts: snap.Restarts, Reconnects: snap.Reconnects, Errors: snap.Errors,
 		Segments: snap.WALFiles, Bytes: snap.WALBytes,
+		Flushes: metrics.Distribution{Sum: snap.Flushes.Sum}, StoreQueue: max(snap.StoreQueue, 0),
 		SlotState: snap.SlotState, SlotRetained: snap.SlotRetained,
 		ShipLagSegments: snap.ShipQueue, ShipLagBytes: uint64(snap.ShipQueue) * snap.SegmentSize,
+	}
+	for i, n := range snap.Flushes.Counts {
+		w.Flushes.Buckets = append(w.Flushes.Buckets, metrics.Bucket{Bound: snap.Flushes.Bound(i), Count: n})
 	}
 	if snap.ServerLSN > snap.FlushedLSN {
 		w.LagBytes = snap.ServerLSN - snap.FlushedLSN
@@ -105,7 +174,7 @@ func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 func backupSnapshot(b repo.Backup) metrics.Backup {
 	s := b.Summary
 	return metrics.Backup{
-		Label: string(b.Label), Valid: b.Err == nil, Incremental: s.Type == repo.Incremental,
+		Label: string(b.Label), Valid: b.Err == nil, Keep: b.Keep, Base: max(s.StoppedAt.Sub(s.StartedAt), 0), Incremental: s.Type == repo.Incremental,
 		Major: s.PostgreSQL.Major(), Minor: s.PostgreSQL.Minor(), Elapsed: s.EndedAt.Sub(s.StartedAt),
 		StoredBytes: uint64(s.Stored), RestoreBytes: uint64(s.Logical),
 		StartLSN: uint64(s.Start), CheckpointLSN: uint64(s.Checkpoint), EndLSN: uint64(s.End),

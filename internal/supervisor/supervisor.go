@@ -20,6 +20,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -75,6 +77,8 @@ type Options struct {
 	Start func(ipc.Spec) (Child, error)
 	// Reload and Rebind deliver the requests of SIGHUP and SIGUSR1; may be nil.
 	Reload, Rebind <-chan os.Signal
+	// Notifier tells systemd what happens; may be nil.
+	Notifier *Notifier
 	// Ready is called when requests are answered; may be nil.
 	Ready func()
 }
@@ -101,6 +105,12 @@ type Supervisor struct {
 
 	holes     holeBoard
 	listeners listeners
+
+	started   atomic.Bool // requests are answered
+	measured  atomic.Pointer[measure]
+	page      atomic.Pointer[metrics.Handler]
+	reloaded  atomic.Int64 // Unix nanoseconds of the last reload that succeeded
+	reloadBad atomic.Bool  // the last one did not
 }
 
 // errShutdown is the cause of an orderly end.
@@ -125,6 +135,7 @@ func New(o Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{Options: o, jobs: map[int]*running{}}
 	s.config.Store(o.Config)
+	s.reloaded.Store(time.Now().UnixNano())
 	if err := s.sealable(o.Config); err != nil {
 		return nil, err
 	}
@@ -177,9 +188,6 @@ func supported(c *config.Config) error {
 	if c.Main.StorageEngines != config.StorageLocal {
 		errs = append(errs, fmt.Errorf("%s: this version stores on the local disk only: set storage_engine = local", c.Path))
 	}
-	if c.Main.MetricsTLS != (config.TLSFiles{}) {
-		errs = append(errs, fmt.Errorf("%s: metrics over TLS are not possible in this version: remove metrics_ca_file, metrics_cert_file and metrics_key_file", c.Path))
-	}
 	return errors.Join(errs...)
 }
 
@@ -193,14 +201,12 @@ func without(c *config.Config) []string {
 	}
 	note(c.Main.Console > 0, "console")
 	note(c.Main.Nagios > 0, "nagios")
-	note(c.Main.Verification > 0, "verification")
-	note(c.Main.MetricsCacheMaxAge > 0, "metrics_cache_max_age")
 	for _, s := range c.Servers {
 		note(s.Follow != "", s.Name+".follow")
 		note(len(s.HotStandby) > 0, s.Name+".hot_standby")
 		note(len(s.Extra) > 0, s.Name+".extra")
 	}
-	return append(names, "retention (backups and WAL are kept until they are deleted)")
+	return names
 }
 
 // Run runs the daemon until ctx ends or a client asks for its shutdown.
@@ -234,14 +240,23 @@ func (s *Supervisor) Run(parent context.Context) error {
 	}
 	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
+	watchers.Go(func() { s.watchSizes(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(c.Servers), "file", c.Path)
-	s.Log.Warn("settings without effect in this version", "settings", strings.Join(without(c), ", "))
+	if names := without(c); len(names) > 0 {
+		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))
+	}
+	s.started.Store(true)
+	if err := s.Notifier.tell("READY=1"); err != nil {
+		s.Log.Warn("the service manager is not told that the daemon runs", "err", err)
+	}
+	watchers.Go(func() { s.Notifier.keepAlive(s.ctx, s.lives) })
 	if s.Ready != nil {
 		s.Ready()
 	}
 
 	<-s.ctx.Done()
 	s.Log.Info("shutdown", "cause", context.Cause(s.ctx))
+	_ = s.Notifier.tell("STOPPING=1")
 	s.cancelJobs()
 	watchers.Wait()
 	s.fleet.stopWatching()
@@ -304,6 +319,22 @@ type listeners struct {
 	management *service // remote
 	socket     *service
 	retired    []*service // closed by a rebind, their last requests may go on
+
+	held         sync.Mutex
+	certificates map[string]*certificate // by listener
+}
+
+// hold remembers the certificate of a listener, nil for none.
+func (l *listeners) hold(listener string, c *certificate) {
+	l.held.Lock()
+	defer l.held.Unlock()
+	if l.certificates == nil {
+		l.certificates = map[string]*certificate{}
+	}
+	delete(l.certificates, listener)
+	if c != nil {
+		l.certificates[listener] = c
+	}
 }
 
 // A service is a listener and the goroutine that serves it.
@@ -372,6 +403,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 	if c.Main.Management <= 0 {
 		return nil
 	}
+	l.hold("management", nil)
 	door := mgmt.NewDoor(s.adminPassword, nil, c.Main.TLS == config.TLSRequire)
 	if c.Main.TLS != config.TLSOff {
 		cert, err := loadCertificate(c.Main.TLSFiles, s.Log.Warn)
@@ -379,6 +411,7 @@ func (l *listeners) bindManagement(s *Supervisor, c *config.Config) error {
 			return fmt.Errorf("%s: invalid TLS configuration: %w", c.Path, err)
 		}
 		door.TLS = cert.Config
+		l.hold("management", cert)
 	}
 	ln, err := listenTCP(c, c.Main.Management)
 	if err != nil {
@@ -419,11 +452,27 @@ func (l *listeners) bindMetrics(s *Supervisor, c *config.Config) error {
 	if c.Main.Metrics <= 0 {
 		return nil
 	}
+	l.hold("metrics", nil)
+	var cert *certificate
+	if c.Main.MetricsTLS != (config.TLSFiles{}) {
+		var err error
+		if cert, err = loadCertificate(c.Main.MetricsTLS, s.Log.Warn); err != nil {
+			return fmt.Errorf("%s: metrics: %w", c.Path, err)
+		}
+		l.hold("metrics", cert)
+	}
 	ln, err := listenTCP(c, c.Main.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	h := metrics.New(s)
+	if cert != nil {
+		ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return cert.Config() }})
+	}
+	h := metrics.New(s, metrics.Options{
+		CacheAge:  func() time.Duration { return s.config.Load().Main.MetricsCacheMaxAge },
+		CacheSize: c.Main.MetricsCacheMaxSize, Health: s.Health,
+	})
+	s.page.Store(h)
 	l.metrics = serve(s, "metrics", ln, func(ctx context.Context) error { return metrics.Serve(ctx, ln, h) })
 	return nil
 }

@@ -22,7 +22,8 @@ type Monitor interface {
 	Streaming(tli pg.Timeline, from pg.LSN)
 	// Received is called after bytes were written; server is the server's position.
 	Received(tli pg.Timeline, written, server pg.LSN, bytes int, at time.Time)
-	Flushed(lsn pg.LSN, at time.Time)
+	// Flushed is called after WAL up to lsn was made durable, which took so long.
+	Flushed(lsn pg.LSN, at time.Time, took time.Duration)
 	Queued(segments int)
 	Stored(tli pg.Timeline, end pg.LSN, bytes int64)
 	// Shipped is called when a segment has arrived in the directory to ship to.

@@ -53,7 +53,7 @@ func (r *record) set(f func()) {
 func (r *record) Connected(Connection)                                 { r.set(func() { r.conns++ }) }
 func (r *record) Streaming(tli pg.Timeline, _ pg.LSN)                  { r.set(func() { r.tli = tli }) }
 func (r *record) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
-func (r *record) Flushed(lsn pg.LSN, _ time.Time)                      { r.set(func() { r.flushed = lsn }) }
+func (r *record) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration)     { r.set(func() { r.flushed = lsn }) }
 func (r *record) Queued(int)                                           {}
 func (r *record) Stored(_ pg.Timeline, end pg.LSN, _ int64) {
 	r.set(func() { r.stored = max(r.stored, end) })

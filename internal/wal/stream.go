@@ -236,6 +236,7 @@ func (s *stream) flush() error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	_, before := s.journal.positions()
+	began := time.Now()
 	lsn, err := s.journal.flush()
 	if err != nil {
 		return fmt.Errorf("server %q: flush WAL: %w", s.r.Params.Server, err)
@@ -243,7 +244,8 @@ func (s *stream) flush() error {
 	if lsn == before {
 		return nil
 	}
-	s.r.Monitor.Flushed(lsn, time.Now())
+	now := time.Now()
+	s.r.Monitor.Flushed(lsn, now, now.Sub(began))
 	// A connection that broke is the receiver's to notice; bytes still being
 	// flushed after it are worth keeping.
 	_ = s.report(false)

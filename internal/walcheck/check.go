@@ -41,7 +41,7 @@ func (o Options) withDefaults() Options {
 // itself was impossible, or holes could not be recorded; what is wrong with the
 // archive is in the report.
 func Check(ctx context.Context, r *repo.Repository, o Options) (Report, error) {
-	c := &checker{Options: o.withDefaults(), repo: r, known: map[string]bool{}, histories: map[pg.Timeline]pg.History{}}
+	c := &checker{Options: o.withDefaults(), repo: r, known: map[string]bool{}, histories: map[pg.Timeline]pg.History{}, removed: map[pg.Timeline][]interval{}}
 	c.report.Server, c.report.Deep = r.Server(), o.Deep
 	for _, step := range []func(context.Context) error{c.identity, c.list, c.content, c.readHistories, c.paths, c.holes} {
 		if err := step(ctx); err != nil {
@@ -59,6 +59,7 @@ type checker struct {
 	segments  []*segment     // by timeline and position
 	known     map[string]bool
 	histories map[pg.Timeline]pg.History // those that can be read, and timeline 1
+	removed   map[pg.Timeline][]interval // that nothing needed
 	report    Report
 
 	mu   sync.Mutex // guards what the workers of content share

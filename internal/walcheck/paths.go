@@ -110,7 +110,7 @@ func (c *checker) paths(ctx context.Context) error {
 	c.misplaced()
 	gaps := c.gaps()
 	for range confirmations {
-		if len(gaps) == 0 {
+		if none(gaps) {
 			return nil
 		}
 		added, removed, err := c.relist(ctx)
@@ -131,6 +131,15 @@ func (c *checker) paths(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func none(gaps map[pg.Timeline][]interval) bool {
+	for _, list := range gaps {
+		if len(list) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // misplaced reports segments that lie wholly before their timeline begins.
@@ -155,7 +164,8 @@ func beginning(h pg.History) pg.LSN {
 	return 0
 }
 
-// gaps returns what is missing on all paths, by timeline.
+// gaps returns what is missing on all paths and was not removed because nothing needed
+// it, by timeline.
 func (c *checker) gaps() map[pg.Timeline][]interval {
 	found := map[pg.Timeline][]interval{}
 	for _, tli := range c.timelines() {
@@ -165,7 +175,11 @@ func (c *checker) gaps() map[pg.Timeline][]interval {
 		}
 	}
 	for tli := range found {
-		found[tli] = union(found[tli])
+		var gaps []interval
+		for _, v := range union(found[tli]) {
+			gaps = append(gaps, v.without(c.removed[tli])...)
+		}
+		found[tli] = gaps
 	}
 	return found
 }

@@ -56,6 +56,10 @@ func (c *checker) relist(ctx context.Context) (added []*segment, removed bool, e
 	if err != nil {
 		return nil, false, err
 	}
+	// What is removed is recorded before it goes, and so is known after looking.
+	if err := c.unneeded(ctx); err != nil {
+		return nil, false, err
+	}
 	c.report.Histories, c.report.Stored = len(listing.Histories), listing.Bytes
 	names := slices.Concat(listing.Segments, complete, partials)
 	if c.size == 0 {
@@ -73,6 +77,19 @@ func (c *checker) relist(ctx context.Context) (added []*segment, removed bool, e
 		return cmp.Or(cmp.Compare(a.tli, b.tli), cmp.Compare(a.start, b.start))
 	})
 	return added, removed, nil
+}
+
+// unneeded finds out which WAL was removed because nothing needed it.
+func (c *checker) unneeded(ctx context.Context) error {
+	list, err := c.repo.RemovedWAL(ctx)
+	if err != nil {
+		return err
+	}
+	clear(c.removed)
+	for _, v := range list {
+		c.removed[v.Timeline] = append(c.removed[v.Timeline], interval{v.From, v.To})
+	}
+	return nil
 }
 
 // keep drops the segments that are not among names.

@@ -609,3 +609,21 @@ func TestIntervals(t *testing.T) {
 		}
 	}
 }
+
+func TestWALThatWasRemovedOnPurposeIsNoGap(t *testing.T) {
+	ctx := context.Background()
+	a := newArchive(t)
+	a.segments(1, 1, 9)
+	if _, err := a.DeleteWAL(ctx, []string{name(1, 3), name(1, 4), name(1, 6)}, mib); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Check(ctx, a.Repository, Options{Deep: true, Record: true})
+	if err != nil || len(report.Findings) > 0 || report.Holes > 0 {
+		t.Errorf("found %v, %d holes, %v", report.Findings, report.Holes, err)
+	}
+	a.remove(1, 7)
+	report, err = Check(ctx, a.Repository, Options{Deep: true, Record: true})
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].From != 7*mib || report.Findings[0].To != 8*mib {
+		t.Errorf("found %v, %v", report.Findings, err)
+	}
+}

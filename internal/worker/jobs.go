@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -32,16 +33,20 @@ func (w *worker) job(ctx context.Context) job.Result {
 	} else if r := result.Restore; r != nil && r.Backup != nil {
 		attrs = append(attrs, "label", string(r.Backup.Label))
 	}
-	w.log.Info("job done", attrs...)
+	level := slog.LevelInfo
+	if w.Kind == job.PlanRetention { // every few minutes, and it changes nothing
+		level = slog.LevelDebug
+	}
+	w.log.Log(ctx, level, "job done", attrs...)
 	return result
 }
 
 func failure(err error) *job.Failure {
 	f := &job.Failure{Class: job.Failed, Message: err.Error()}
 	var (
-		locked   *durable.LockedError
-		base     *backup.BaseError
-		retained *retainedError
+		locked *durable.LockedError
+		base   *backup.BaseError
+		kept   *repo.KeptError
 	)
 	switch {
 	case errors.As(err, &locked):
@@ -52,7 +57,7 @@ func failure(err error) *job.Failure {
 		f.Class = job.BadInput
 	case errors.As(err, &base):
 		f.Class = job.BadBase
-	case errors.As(err, &retained):
+	case errors.As(err, &kept):
 		f.Class = job.Retained
 	}
 	return f
@@ -63,8 +68,11 @@ const lockPatience = 5 * time.Second
 
 // locked does the job while holding the repository's lock, if it needs that.
 func (w *worker) locked(ctx context.Context) (job.Result, error) {
-	if w.Kind == job.CheckWAL {
+	switch w.Kind {
+	case job.CheckWAL:
 		return w.checkWAL(ctx)
+	case job.PlanRetention:
+		return w.planRetention(ctx)
 	}
 	lock, err := w.lock(ctx)
 	if err != nil {
@@ -86,6 +94,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.archive(ctx)
 	case job.Rehearse:
 		return w.rehearse(ctx)
+	case job.Retention:
+		return w.retention(ctx)
 	}
 	return job.Result{}, fmt.Errorf("unknown job %q", w.Kind)
 }
@@ -151,23 +161,13 @@ func streaming(server *shmem.Server) (bool, string) {
 	return false, why
 }
 
-// A retainedError refuses to delete a backup with the keep flag.
-type retainedError struct {
-	server string
-	label  repo.Label
-}
-
-func (e *retainedError) Error() string {
-	return fmt.Sprintf("server %q: backup %s is to be kept: delete it with --force", e.server, e.label)
-}
-
 func (w *worker) delete(ctx context.Context) (job.Result, error) {
 	b, err := w.repo.Find(ctx, w.Job.Backup)
 	if err != nil {
 		return job.Result{}, err
 	}
 	if b.Keep && !w.Job.Force {
-		return job.Result{}, &retainedError{w.Server, b.Label}
+		return job.Result{}, &repo.KeptError{Server: w.Server, Label: b.Label}
 	}
 	w.progress()("Delete backup", 0, 0)
 	if err := w.remove(ctx, b); err != nil {
@@ -183,7 +183,13 @@ func (w *worker) remove(ctx context.Context, b repo.Backup) error {
 		return w.repo.Foreign().Delete(ctx, b.Label)
 	}
 	packs := w.repo.PacksOf(ctx, b.Label)
-	if err := w.repo.Delete(ctx, b.Label); err != nil {
+	var err error
+	if w.Job.Force {
+		err = w.repo.Delete(ctx, b.Label)
+	} else {
+		_, err = w.repo.Expire(ctx, b.Label)
+	}
+	if err != nil {
 		return err
 	}
 	w.compact(ctx, packs)

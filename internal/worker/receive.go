@@ -156,7 +156,8 @@ func (m *monitor) name(tli pg.Timeline, written pg.LSN) {
 	}
 }
 
-func (m *monitor) Flushed(lsn pg.LSN, at time.Time) {
+func (m *monitor) Flushed(lsn pg.LSN, at time.Time, took time.Duration) {
+	m.slot.Flushes.Add(took)
 	m.slot.FlushedLSN.Store(uint64(lsn))
 	m.slot.LastFlush.StoreTime(at)
 	if uint64(lsn) >= m.slot.WrittenLSN.Load() {

@@ -182,6 +182,7 @@ cat >"$home/conf/pgmoneta.conf" <<-CONF
 	create_slot = yes
 	log_type = file
 	log_path = $home/log/pgmoneta.log
+	rehearse_bindir = $pgbin
 
 	[$server]
 	host = 127.0.0.1
@@ -257,7 +258,7 @@ mkdir -p "$home/restored" && own "$home/restored"
 t=$(now)
 show restore "$server" newest "time=$moment,action=promote" "$home/restored"
 took=$(since "$t")
-lines 'Backup:|RestoreSize|Directory|Position|Valid'
+lines '^ *(Backup|RestoreSize|Directory|Supply|Segments|WALEnd): '
 data=$(find "$home/restored" -mindepth 1 -maxdepth 2 -name PG_VERSION -printf '%h\n' | head -n 1)
 [ -n "$data" ] || die "no data directory was restored below $home/restored"
 bytes=$(size_of "$home/restored")
@@ -287,6 +288,12 @@ done 3<"$home/log/before.txt" 4<"$home/log/after.txt"
 cmp -s "$home/log/before.txt" "$home/log/after.txt" ||
 	die "the restored data are not those of $moment: compare $home/log/before.txt and $home/log/after.txt"
 say "Every row that was committed at $moment is there, and nothing that came later."
+
+step "The same every night, by itself: a rehearsal"
+say "The newest backup is restored to the end of the WAL in a scratch directory, PostgreSQL is started on it,"
+say "every table and index is checked, and all of it is removed again."
+show rehearse "$server"
+lines '^ *(Proven|RTO|RestoreTime|ReplayTo|LastCommit|NumberOfChecks|FailedChecks): '
 
 # ---------------------------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ func prepareDaemon(t *testing.T, servers map[string]*pgtest.Server, settings ...
 	pgtest.Own(t, d.dir)
 	t.Cleanup(func() {
 		if d.cmd != nil {
-			d.kill()
+			d.end()
 		}
 		if t.Failed() {
 			log, _ := os.ReadFile(d.path("log"))
@@ -137,6 +137,17 @@ func (d *daemon) start(t *testing.T) {
 }
 
 func (d *daemon) pid() int { return d.cmd.Process.Pid }
+
+// end ends the daemon in order: its workers have then ended too, and nothing writes
+// into the directory any more.
+func (d *daemon) end() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
+	select {
+	case <-d.exited:
+	case <-time.After(20 * time.Second):
+		d.kill()
+	}
+}
 
 // kill kills the supervisor and waits for it.
 func (d *daemon) kill() {

@@ -197,7 +197,7 @@ func TestSettingsOfARunningDaemon(t *testing.T) {
 	if out, code := d.cli(t, "-F", "json", "conf", "set", "server.primary.max_rate", "1000"); code != 0 || !strings.Contains(out, `"old_value": "-1"`) || !strings.Contains(out, `"new_value": "1000"`) {
 		t.Errorf("exit %d: %s", code, out)
 	}
-	if out, code := d.cli(t, "conf", "set", "server.primary.port", "1"); code != 0 || !strings.Contains(out, "requires manual restart") {
+	if out, code := d.cli(t, "conf", "set", "log_type", "console"); code != 0 || !strings.Contains(out, "requires manual restart") {
 		t.Errorf("exit %d: %s", code, out)
 	}
 	for _, bad := range [][2]string{{"nosuch", "1"}, {"server.nowhere.workers", "1"}, {"workers", "many"}, {"a.b.c.d", "1"}, {"base_dir", "/x"}} {

@@ -179,7 +179,7 @@ func (d *daemon) holeShows(t *testing.T, segment, span string) {
 		t.Errorf("FirstHole is %v", status["FirstHole"])
 	}
 	page := d.scrape(t)
-	if !strings.Contains(page, `pgmoneta_wal_gaps{server="primary"} 1`) || !strings.Contains(page, `pgmoneta_wal_gap_bytes{server="primary"} 1.048576e+06`) {
+	if !strings.Contains(page, `pgmoneta_wal_gaps{server="primary"} 1`) || !strings.Contains(page, `pgmoneta_wal_gap_bytes{server="primary"} 1048576`) {
 		t.Errorf("metrics do not show the hole:\n%s", page)
 	}
 }

@@ -1,0 +1,103 @@
+package expire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/retention"
+)
+
+// Options say what to decide by.
+type Options struct {
+	Repo      *repo.Repository
+	Policy    retention.Policy
+	Now       func() time.Time
+	Unshipped bool   // copies of segments are made ...
+	Shipped   pg.LSN // ... and were made up to here
+	Progress  func(phase string, done, total int64)
+}
+
+// A Result is what was decided and, after [Run], done.
+type Result struct {
+	retention.Plan
+	BackupBytes int64 // that the deleted backups alone take
+	WALBytes    int64
+	Packs       []string // of deleted backups; some may have become mostly dead
+}
+
+// Look decides.
+func Look(ctx context.Context, o Options) (Result, error) {
+	result, _, err := o.look(ctx)
+	return result, err
+}
+
+func (o Options) look(ctx context.Context) (Result, *finder, error) {
+	f := &finder{repo: o.Repo, unshipped: o.Unshipped, shipped: o.Shipped, foreign: map[repo.Label]bool{}, bytes: map[string]int64{}}
+	c, err := f.catalogue(ctx)
+	if err != nil {
+		return Result{}, nil, err
+	}
+	result := Result{Plan: retention.Decide(c, o.Policy, o.Now())}
+	for _, s := range result.WAL {
+		result.WALBytes += f.bytes[s.Name]
+	}
+	if gone := f.own(result.Delete()); len(gone) > 0 {
+		if result.BackupBytes, err = o.Repo.Freed(ctx, gone); err != nil {
+			return Result{}, nil, err
+		}
+	}
+	return result, f, nil
+}
+
+// rounds bounds how often a round begins anew because somebody kept a backup.
+const rounds = 5
+
+// Run decides and deletes. The caller holds [repo.Repository.Lock].
+func Run(ctx context.Context, o Options) (Result, error) {
+	for n := 1; ; n++ {
+		result, f, err := o.look(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		err = o.delete(ctx, f, &result)
+		var kept *repo.KeptError
+		if err == nil || !errors.As(err, &kept) || n == rounds {
+			return result, err
+		}
+	}
+}
+
+func (o Options) delete(ctx context.Context, f *finder, result *Result) error {
+	gone := result.Delete()
+	if own := f.own(gone); len(own) > 0 {
+		o.Progress("Delete backup", 0, int64(len(gone)))
+		result.Packs = o.Repo.PacksOf(ctx, own...)
+		if _, err := o.Repo.Expire(ctx, own...); err != nil {
+			return err
+		}
+	}
+	// The youngest first: it may need an older one.
+	for _, l := range slices.Backward(gone) {
+		if !f.foreign[l] {
+			continue
+		}
+		if err := o.Repo.Foreign().Delete(ctx, l); err != nil {
+			return fmt.Errorf("server %q: delete backup %s: %w", o.Repo.Server(), l, err)
+		}
+	}
+	if len(result.WAL) == 0 {
+		return nil
+	}
+	o.Progress("Delete WAL", 0, result.WALBytes)
+	names := make([]string, len(result.WAL))
+	for i, s := range result.WAL {
+		names[i] = s.Name
+	}
+	_, err := o.Repo.DeleteWAL(ctx, names, f.size)
+	return err
+}

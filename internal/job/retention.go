@@ -1,0 +1,52 @@
+package job
+
+import (
+	"time"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+)
+
+// A Policy says what the retention keeps, by the calendar of the machine.
+type Policy struct {
+	Days, Weeks, Months, Years int
+	Count, Min                 int
+	Window                     time.Duration
+	WALAll                     bool
+}
+
+// A RetentionReport is what the retention decided and, if it was not only asked, did.
+// Sizes are bytes.
+type RetentionReport struct {
+	Decisions   []Decision
+	Segments    int      // of WAL that go
+	WALKept     string   // why none of it goes; empty if all that stays is needed
+	Refused     []string // deletions that the policy wanted and that must not be
+	BackupBytes int64
+	WALBytes    int64
+	Before      Window
+	After       Window
+}
+
+// Deletes returns how many backups go.
+func (r *RetentionReport) Deletes() int {
+	n := 0
+	for _, d := range r.Decisions {
+		if !d.Keep {
+			n++
+		}
+	}
+	return n
+}
+
+// A Decision is what becomes of a backup, and why.
+type Decision struct {
+	Backup  repo.Label
+	Keep    bool
+	Reasons []string
+}
+
+// A Window is the time that can be restored to up to now, zero for none.
+type Window struct {
+	From   time.Time
+	Backup repo.Label
+}
