@@ -31,21 +31,17 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
 }
 
-// An asking says how a job is asked for. Its zero value is for what the daemon does
-// by itself: the job is refused when the server is busy.
+// An asking says how a job is asked for. By its zero value the job is refused when the
+// server is busy.
 type asking struct {
 	wait   bool   // for its turn
 	ticket string // see entry
 }
 
-// runJob runs one job to its end in a process of its own, or is refused with a
-// *busyError. Only the end of the supervisor or a cancellation ends it early. A
-// server has one job at a time, and one check of its WAL beside that.
-func (s *Supervisor) runJob(v *server, kind job.Kind, spec job.Spec) (job.Result, error) {
-	return s.runAsked(v, kind, spec, asking{})
-}
-
-// runAsked is runJob for somebody who may wait for it.
+// runAsked runs one job to its end in a process of its own. Only the end of the
+// supervisor or a cancellation ends it early. A server has one job at a time, and
+// one check of its WAL beside that; who does not want to wait is refused with a
+// *busyError.
 func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
 	e := s.book.enter(v, kind, how.ticket)
 	defer func() {
@@ -90,29 +86,6 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 		v.countFailure(result.Failure)
 	}
 	return result, err
-}
-
-// retentionPatience is how long other jobs wait for the retention, which nobody asked for.
-const retentionPatience = time.Minute
-
-// occupy makes a job the one that runs.
-func (s *Supervisor) occupy(v *server, kind job.Kind) error {
-	deadline := time.Now().Add(retentionPatience)
-	for !v.busy.CompareAndSwap(nil, &kind) {
-		other := job.Kind("job")
-		if k := v.busy.Load(); k != nil {
-			other = *k
-		}
-		if other != job.Retention || time.Now().After(deadline) {
-			return &busyError{server: v.name, kind: other}
-		}
-		select {
-		case <-s.ctx.Done():
-			return context.Cause(s.ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 func (v *server) countFailure(f *job.Failure) {
