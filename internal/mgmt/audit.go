@@ -55,7 +55,7 @@ type Record struct {
 // only look, or only read to prove something, do not.
 func (r *Request) Changes() bool {
 	switch r.Command {
-	case ListBackup, Status, StatusDetails, Ping, Info, Verify, ConfLs, ConfGet, S3Ls, WALCheck, RepoCheck, RepoStats, Jobs, ConfCheck:
+	case ListBackup, Status, StatusDetails, Ping, Info, Verify, ConfLs, ConfGet, S3Ls, WALCheck, RepoCheck, RepoStats, Jobs, ConfCheck, Schedule:
 		return false
 	case Progress:
 		return r.Args.Bool("Cancel")

@@ -31,8 +31,8 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
 }
 
-// An asking says how a job is asked for. Its zero value is for what the daemon does
-// by itself: the job is refused when the server is busy.
+// An asking says how a job is asked for. By its zero value the job is refused when the
+// server is busy.
 type asking struct {
 	wait   bool   // for its turn
 	ticket string // see entry
@@ -40,9 +40,10 @@ type asking struct {
 	request uint64 // number of the client's request, 0 for none
 }
 
-// runAsked runs one job to its end in a process of its own, or is refused with a
-// *busyError. Only the end of the supervisor or a cancellation ends it early. A
-// server has one job at a time, and those that need no lock beside that.
+// runAsked runs one job to its end in a process of its own. Only the end of the
+// supervisor or a cancellation ends it early. A server has one job at a time, and
+// those that need no lock beside that; who does not want to wait is refused with a
+// *busyError.
 func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
 	if kind == job.Backup {
 		if err := s.roomForBackup(); err != nil {
