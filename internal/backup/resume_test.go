@@ -110,7 +110,8 @@ func TestInterruptedBackupIsResumed(t *testing.T) {
 						t.Fatal(err)
 					}
 					t.Logf("%d bytes kept, %d stored by the second, %d by one from the beginning", kept, summary.Stored, whole.Stored)
-					if kept < whole.Stored/3 || summary.Stored > whole.Stored-kept+(64<<10) {
+					// How much is in complete packs at that moment is a matter of timing; it is more than one of them.
+					if kept < o.packBytes || summary.Stored > whole.Stored-kept+(64<<10) {
 						t.Errorf("%d bytes kept, %d stored by the second, %d by one from the beginning", kept, summary.Stored, whole.Stored)
 					}
 					if left, err := o.Repo.Unfinished(ctx); err != nil || len(left) != 0 {
