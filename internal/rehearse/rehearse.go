@@ -34,7 +34,8 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Run rehearses the restore of a backup and records what came of it with the backup.
+// Run rehearses the restore of a backup and records what came of it with the backup,
+// unless another program made that.
 // The caller holds [repo.Repository.Lock].
 //
 // A rehearsal that proves nothing is no error of Run: [repo.Rehearsal.Failure] says
@@ -61,7 +62,10 @@ func Run(ctx context.Context, o Options) (repo.Summary, repo.Rehearsal, error) {
 			return repo.Summary{}, r.result, ferr
 		}
 		r.backup = b.Summary
-		r.backup.Label = b.Label
+		r.backup.Label, r.foreign = b.Label, b.Foreign
+	}
+	if r.foreign { // nothing is written beside what another program made
+		return r.backup, r.result, nil
 	}
 	return r.backup, r.result, o.Repo.AddRehearsal(ctx, r.backup.Label, r.result)
 }
@@ -80,10 +84,11 @@ func readChecks(name string) ([]Check, error) {
 
 type run struct {
 	Options
-	began  time.Time
-	asked  []Check
-	backup repo.Summary
-	result repo.Rehearsal
+	began   time.Time
+	asked   []Check
+	backup  repo.Summary
+	foreign bool // another program made the backup
+	result  repo.Rehearsal
 }
 
 func (r *run) phase(name string) {
@@ -93,10 +98,10 @@ func (r *run) phase(name string) {
 }
 
 func (r *run) run(ctx context.Context) (err error) {
-	scratch := filepath.Join(r.Scratch, "rehearsal")
-	if err := clear(scratch); err != nil {
+	if err := Clear(r.Scratch); err != nil {
 		return err
 	}
+	scratch := directory(r.Scratch)
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return err
 	}
@@ -105,7 +110,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.backup = plan.Backup
+	r.backup, r.foreign = plan.Backup, plan.Foreign
 	programs, missing := FindPrograms(ctx, r.BinDir, plan.Backup.PostgreSQL.Major())
 	if err := restore.Run(ctx, plan, restore.RunOptions{Workers: r.Workers, Progress: r.Progress, Log: r.Log}); err != nil {
 		return err
@@ -117,8 +122,13 @@ func (r *run) run(ctx context.Context) (err error) {
 	return r.start(ctx, programs, plan.Directory)
 }
 
-// clear removes what an earlier rehearsal left.
-func clear(scratch string) error {
+// directory is what of the directory for rehearsals is ours.
+func directory(scratch string) string { return filepath.Join(scratch, "rehearsal") }
+
+// Clear ends and removes what a rehearsal in this directory left when its process was
+// killed. The caller holds [repo.Repository.Lock].
+func Clear(scratch string) error {
+	scratch = directory(scratch)
 	left, err := filepath.Glob(filepath.Join(scratch, "*", "postmaster.pid"))
 	if err != nil {
 		return err

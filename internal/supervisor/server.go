@@ -217,10 +217,14 @@ func (s *Supervisor) logOptions(c *config.Config) job.LogOptions {
 	return o
 }
 
-// scratch is where rehearsals of a server restore to.
+// scratch is where rehearsals of a server restore to, "" for nowhere: with encryption
+// nothing of a database may lie in plain text below base_dir.
 func scratch(c *config.Config, sc *config.Server) string {
 	if dir := c.Workspace(sc); dir != "" {
 		return filepath.Join(dir, sc.Name)
+	}
+	if c.Main.Encryption != config.EncryptionNone {
+		return ""
 	}
 	return filepath.Join(c.Main.BaseDir, sc.Name, "tmp")
 }

@@ -52,7 +52,7 @@ func (w *worker) writeArchive(ctx context.Context, plan *restore.Plan, name stri
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, fsys.Remove(temp))
+			_ = fsys.Remove(temp) // the next archive of the backup tries again
 		}
 	}()
 	out := bufio.NewWriterSize(f, archiveBuffer)

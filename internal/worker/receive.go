@@ -9,6 +9,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
+	"github.com/pgmoneta/pgmoneta-go/internal/rehearse"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/internal/wal"
@@ -54,7 +55,11 @@ func (w *worker) sweep(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = lock.Release() }()
-	if err := errors.Join(w.repo.ForgetUnfinished(ctx, time.Now().Add(-repo.KeepUnfinished)), w.repo.Sweep(ctx)); err != nil {
+	err = errors.Join(w.repo.ForgetUnfinished(ctx, time.Now().Add(-repo.KeepUnfinished)), w.repo.Sweep(ctx))
+	if w.Rehearsal.Scratch != "" {
+		err = errors.Join(err, rehearse.Clear(w.Rehearsal.Scratch))
+	}
+	if err != nil {
 		// Leftovers take space and do no other harm; WAL comes first.
 		w.log.Warn("leftovers of earlier jobs stay", "err", err)
 	}

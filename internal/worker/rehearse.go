@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/rehearse"
@@ -14,6 +15,9 @@ func (w *worker) rehearse(ctx context.Context) (job.Result, error) {
 		return job.Result{}, err
 	}
 	o := w.Rehearsal
+	if o.Scratch == "" {
+		return job.Result{}, fmt.Errorf("server %q: with encryption nothing is restored below base_dir: set workspace to a directory in which the database may lie in plain text for a while", w.Server)
+	}
 	backup, result, err := rehearse.Run(ctx, rehearse.Options{
 		Repo: w.repo, Backup: w.Job.Backup, Target: target,
 		Scratch: o.Scratch, BinDir: o.BinDir, Settings: o.Settings, Checks: o.Checks, NoAmcheck: !o.Amcheck,
