@@ -92,11 +92,18 @@ func (l *Load) WaitFor(t testing.TB, n int) {
 	}
 }
 
-// Stop ends the workers, waits for them and returns all that was acknowledged. It may be called again.
+// stopGrace is what transactions that are open at the end have to be acknowledged: one that were cut off could still
+// commit on the server after the test has looked where its WAL ends.
+const stopGrace = 5 * time.Second
+
+// Stop ends the workers, each after the transaction it is in, waits for them and returns all that was acknowledged. A
+// transaction of a server that does not answer within 5 s is given up. It may be called again.
 func (l *Load) Stop() Acked {
 	l.cancel()
-	l.target.Load().cancel()
+	late := time.AfterFunc(stopGrace, l.target.Load().cancel)
 	l.workers.Wait()
+	late.Stop()
+	l.target.Load().cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Acked(l.acked)
