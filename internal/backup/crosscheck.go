@@ -3,7 +3,6 @@ package backup
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -96,9 +95,9 @@ func (j *job) crossCheck(ctx context.Context, b *base) error {
 	defer packs.Close()
 	c := checker{job: j, base: b, conn: conn, packs: packs}
 	defer c.scratch.Close()
-	for i, s := range b.samples {
-		j.Progress("Cross-check", int64(i), int64(len(b.samples)))
-		err := c.check(ctx, s)
+	for done := 0; done < len(b.samples); done += checkedTogether {
+		j.Progress("Cross-check", int64(done), int64(len(b.samples)))
+		err := c.check(ctx, b.samples[done:min(done+checkedTogether, len(b.samples))])
 		if pgrepl.Code(err) == pgrepl.CodeNoPrivilege {
 			j.Log.Warn("blocks that were not sent are not compared: the user may not read files (grant pg_read_server_files and EXECUTE on pg_read_binary_file)", "err", err)
 			return nil
@@ -124,24 +123,30 @@ type checker struct {
 // have been writing it.
 const tornReads = 3
 
-func (c *checker) check(ctx context.Context, s sample) error {
-	size := c.base.blockSize
-	stored := make([]byte, int64(s.count)*size)
-	if err := c.packs.ReadAt(ctx, s.extents, stored, s.first*size, &c.scratch); err != nil {
-		return err
+// checkedTogether bounds the samples that one statement asks for.
+const checkedTogether = 64
+
+// check asks the server when the pages of some samples were last changed. Pages themselves
+// are read, and what the base has of them, only when that was between the two: hardly ever.
+func (c *checker) check(ctx context.Context, samples []sample) error {
+	runs := make([]pgrepl.PageRun, len(samples))
+	for i, s := range samples {
+		runs[i] = pgrepl.PageRun{Path: s.path, First: s.first, Pages: s.count}
 	}
-	found, err := c.conn.ReadFile(ctx, s.path, s.first*size, int64(len(stored)))
+	changed, err := c.conn.PageLSNs(ctx, runs, c.base.blockSize)
 	if err != nil {
 		return err
 	}
-	for i := range min(s.count, len(found)/int(size)) {
-		if s.sent&(1<<i) != 0 {
-			continue
-		}
-		c.compared++
-		at := int64(i) * size
-		if c.missed(found[at:at+size], stored[at:at+size]) {
-			if err := c.confirm(ctx, s, s.first+int64(i), stored[at:at+size]); err != nil {
+	for i, s := range samples {
+		for page, lsn := range changed[i] {
+			if s.sent&(1<<page) != 0 {
+				continue
+			}
+			c.compared++
+			if !c.between(lsn) {
+				continue
+			}
+			if err := c.confirm(ctx, s, s.first+int64(page)); err != nil {
 				return err
 			}
 		}
@@ -149,32 +154,35 @@ func (c *checker) check(ctx context.Context, s sample) error {
 	return nil
 }
 
-// missed reports whether a page was changed after the base began and before this backup
-// did. One that was changed later says nothing; one that was not changed may differ in
-// hint bits, which are not logged.
+// between reports whether a page that was last changed at lsn was so after the base began and
+// before this backup did. One that was changed later says nothing.
+func (c *checker) between(lsn pg.LSN) bool {
+	return lsn >= c.base.summary.Start && lsn < c.summary.Start
+}
+
+// missed reports whether a page should have been sent. One that was not changed in between
+// may differ in hint bits, which are not logged.
 func (c *checker) missed(page, stored []byte) bool {
-	lsn := pageLSN(page)
-	return lsn >= c.base.summary.Start && lsn < c.summary.Start && !bytes.Equal(page, stored)
+	return c.between(pg.PageLSN(page)) && !bytes.Equal(page, stored)
 }
 
-// pageLSN returns the position of the last change that a page has logged: two numbers
-// of 4 bytes at its beginning. See src/include/storage/bufpage.h.
-func pageLSN(page []byte) pg.LSN {
-	le := binary.LittleEndian
-	return pg.LSN(le.Uint32(page))<<32 | pg.LSN(le.Uint32(page[4:]))
-}
-
-// confirm reads a block again, and fails when it is still one that should have been sent.
-func (c *checker) confirm(ctx context.Context, s sample, block int64, stored []byte) error {
+// confirm compares a block with that of the base, and fails when it is one that should have
+// been sent, however often it is read.
+func (c *checker) confirm(ctx context.Context, s sample, block int64) error {
+	size := c.base.blockSize
+	stored := make([]byte, size)
+	if err := c.packs.ReadAt(ctx, s.extents, stored, block*size, &c.scratch); err != nil {
+		return err
+	}
 	var page []byte
 	for range tornReads {
 		var err error
-		if page, err = c.conn.ReadFile(ctx, s.path, block*c.base.blockSize, c.base.blockSize); err != nil {
+		if page, err = c.conn.ReadFile(ctx, s.path, block*size, size); err != nil {
 			return err
 		}
-		if int64(len(page)) < c.base.blockSize || !c.missed(page, stored) {
+		if int64(len(page)) < size || !c.missed(page, stored) {
 			return nil
 		}
 	}
-	return &MissedBlockError{Path: s.path, Block: block, LSN: pageLSN(page), Base: c.base.summary.Label}
+	return &MissedBlockError{Path: s.path, Block: block, LSN: pg.PageLSN(page), Base: c.base.summary.Label}
 }

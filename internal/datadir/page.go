@@ -1,15 +1,6 @@
 package datadir
 
-import (
-	"encoding/binary"
-
-	"github.com/pgmoneta/pgmoneta-go/internal/pg"
-)
-
-// pageLSN returns the position after the WAL record that last changed a page.
-func pageLSN(page []byte) pg.LSN {
-	return pg.LSN(binary.NativeEndian.Uint32(page))<<32 | pg.LSN(binary.NativeEndian.Uint32(page[4:]))
-}
+import "encoding/binary"
 
 // isNew reports whether a page was never initialized: pd_upper is 0.
 func isNew(page []byte) bool { return binary.NativeEndian.Uint16(page[14:]) == 0 }

@@ -76,7 +76,7 @@ func (p *Pages) Check(ctx context.Context, tree Tree, name string, offset int64,
 			continue
 		}
 		sound = false
-		if pageLSN(page) >= p.Start {
+		if pg.PageLSN(page) >= p.Start {
 			continue
 		}
 		if err := p.suspect(ctx, tree, name, block, number+block); err != nil {
@@ -143,5 +143,5 @@ func (p *Pages) stillBad(ctx context.Context, tree Tree, name string, block, num
 	case n < len(page):
 		return false, err
 	}
-	return !isNew(page) && pageLSN(page) < p.Start && checksum(page, uint32(number)) != storedChecksum(page), nil
+	return !isNew(page) && pg.PageLSN(page) < p.Start && checksum(page, uint32(number)) != storedChecksum(page), nil
 }

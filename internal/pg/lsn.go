@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -48,3 +49,14 @@ func (l *LSN) UnmarshalText(b []byte) error {
 //
 // See PostgreSQL documentation, "Continuous Archiving and PITR", "Timelines".
 type Timeline uint32
+
+// PageLSN returns the position after the WAL record that last changed a page, which is
+// at its beginning: two numbers of 4 bytes in the server's byte order, little-endian on every
+// platform that is supported. It is 0 for what is too short to be a page. See
+// src/include/storage/bufpage.h.
+func PageLSN(page []byte) LSN {
+	if len(page) < 8 {
+		return 0
+	}
+	return LSN(binary.LittleEndian.Uint32(page))<<32 | LSN(binary.LittleEndian.Uint32(page[4:]))
+}

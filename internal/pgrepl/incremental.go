@@ -2,7 +2,6 @@ package pgrepl
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"strconv"
@@ -73,10 +72,49 @@ func (c *Conn) OldestSummary(ctx context.Context, tli pg.Timeline) (pg.LSN, bool
 // fewer where the file ends, and none when it is missing. It needs a plain connection and
 // the rights of pg_read_server_files and on pg_read_binary_file.
 func (c *Conn) ReadFile(ctx context.Context, path string, offset, length int64) ([]byte, error) {
-	rows, err := c.Query(ctx, fmt.Sprintf("SELECT encode(pg_read_binary_file(%s, %d, %d, true), 'hex')", quoteLiteral(path), offset, length))
+	rows, err := c.QueryBytes(ctx, "SELECT pg_read_binary_file($1, $2::bigint, $3::bigint, true)", path, strconv.FormatInt(offset, 10), strconv.FormatInt(length, 10))
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	content, err := hex.DecodeString(rows[0][0])
-	return content, c.wrap("pg_read_binary_file", err)
+	return rows[0][0], nil
+}
+
+// A PageRun is a run of pages of a file below the data directory.
+type PageRun struct {
+	Path  string
+	First int64 // block
+	Pages int
+}
+
+// pageLSNs reads the first 8 bytes of pages of size $4: their LSN.
+const pageLSNs = `SELECT pg_read_binary_file(r.path, (r.first + g.i) * $4::bigint, 8, true)
+	FROM unnest(string_to_array($1, chr(10)), string_to_array($2, ',')::bigint[], string_to_array($3, ',')::int[])
+		WITH ORDINALITY AS r(path, first, pages, n), generate_series(0, r.pages - 1) AS g(i)
+	ORDER BY r.n, g.i`
+
+// PageLSNs returns, for each page of each run, the position after the last change that
+// was logged; 0 where the file is missing or ends before. Nothing else of the pages leaves the server. It needs
+// what [Conn.ReadFile] needs.
+func (c *Conn) PageLSNs(ctx context.Context, runs []PageRun, pageSize int64) ([][]pg.LSN, error) {
+	var paths, first, pages []string
+	for _, r := range runs {
+		paths = append(paths, r.Path)
+		first = append(first, strconv.FormatInt(r.First, 10))
+		pages = append(pages, strconv.Itoa(r.Pages))
+	}
+	rows, err := c.QueryBytes(ctx, pageLSNs, strings.Join(paths, "\n"), strings.Join(first, ","), strings.Join(pages, ","), strconv.FormatInt(pageSize, 10))
+	if err != nil {
+		return nil, err
+	}
+	found := make([][]pg.LSN, len(runs))
+	for i, r := range runs {
+		if len(rows) < r.Pages {
+			return nil, c.wrap("pg_read_binary_file", fmt.Errorf("the server did not answer for every page of %s", r.Path))
+		}
+		for _, row := range rows[:r.Pages] {
+			found[i] = append(found[i], pg.PageLSN(row[0]))
+		}
+		rows = rows[r.Pages:]
+	}
+	return found, nil
 }
