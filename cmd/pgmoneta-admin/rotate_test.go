@@ -153,12 +153,7 @@ func TestPowerCutWhileTheMasterKeyRotates(t *testing.T) {
 	t.Parallel()
 	for cut, done := 1, false; !done; cut += 9 {
 		a := rotatable(t)
-		fsys, err := durable.NewFault(a.base(), func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(a.base(), cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,22 +28,6 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-type silent struct{}
-
-func (silent) Connected(wal.Connection)                             {}
-func (silent) Streaming(pg.Timeline, pg.LSN)                        {}
-func (silent) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
-func (silent) Flushed(pg.LSN, time.Time, time.Duration)             {}
-func (silent) Slot(string, uint64)                                  {}
-func (silent) Waiting(time.Time)                                    {}
-func (silent) Queued(int)                                           {}
-func (silent) Stored(pg.Timeline, pg.LSN, int64)                    {}
-func (silent) Shipped(pg.Timeline, pg.LSN)                          {}
-func (silent) Shipping(int, time.Time)                              {}
-func (silent) Archive(int, int64)                                   {}
-func (silent) Failed(error)                                         {}
-func (silent) Disconnected(error)                                   {}
-
 // bed is a server whose WAL is received into a repository.
 func bed(t *testing.T, s *pgtest.Server, dir string) Options {
 	t.Helper()
@@ -61,7 +45,7 @@ func sealedBed(t *testing.T, s *pgtest.Server, dir string, keys repo.Keys) Optio
 	params := pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	rc := &wal.Receiver{Params: params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
-		Codec: container.Zstd, Level: 3, Monitor: silent{}, Log: log}
+		Codec: container.Zstd, Level: 3, Monitor: wal.Unwatched{}, Log: log}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rc.Run(ctx) }()
@@ -182,12 +166,7 @@ func TestPowerCutAtEveryOperationOfABackup(t *testing.T) {
 	o := bed(t, s, base) // WAL goes into the real repository
 	ctx := context.Background()
 	for cut := 1; ; cut++ {
-		fsys, err := durable.NewFault(base, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(base, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

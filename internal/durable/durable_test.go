@@ -13,12 +13,7 @@ func TestWriteFileIsAllOrNothingAtEveryCut(t *testing.T) {
 	const content = "the only copy"
 	for cut := 1; ; cut++ {
 		root := t.TempDir()
-		f, err := NewFault(root, func(op Op) error {
-			if op.N == cut {
-				return ErrPowerCut
-			}
-			return nil
-		})
+		f, err := NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,6 +44,16 @@ type faultNode struct {
 
 type span struct{ from, to int64 }
 
+// NewPowerCut returns a Fault over root whose power fails at operation n, counted from 1.
+func NewPowerCut(root string, n int) (*Fault, error) {
+	return NewFault(root, func(op Op) error {
+		if op.N == n {
+			return ErrPowerCut
+		}
+		return nil
+	})
+}
+
 // NewFault returns a Fault over root. What root holds now counts as durable.
 // decide may be nil.
 func NewFault(root string, decide func(Op) error) (*Fault, error) {

@@ -26,21 +26,12 @@ import (
 )
 
 // A flushed watches how far WAL has been received.
-type flushed struct{ lsn atomic.Uint64 }
+type flushed struct {
+	wal.Unwatched
+	lsn atomic.Uint64
+}
 
-func (f *flushed) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration)   { f.lsn.Store(uint64(lsn)) }
-func (*flushed) Connected(wal.Connection)                             {}
-func (*flushed) Streaming(pg.Timeline, pg.LSN)                        {}
-func (*flushed) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
-func (*flushed) Slot(string, uint64)                                  {}
-func (*flushed) Waiting(time.Time)                                    {}
-func (*flushed) Queued(int)                                           {}
-func (*flushed) Stored(pg.Timeline, pg.LSN, int64)                    {}
-func (*flushed) Shipped(pg.Timeline, pg.LSN)                          {}
-func (*flushed) Shipping(int, time.Time)                              {}
-func (*flushed) Archive(int, int64)                                   {}
-func (*flushed) Failed(error)                                         {}
-func (*flushed) Disconnected(error)                                   {}
+func (f *flushed) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration) { f.lsn.Store(uint64(lsn)) }
 
 // A month is a server with a clock of its own: every hour takes a moment.
 type month struct {

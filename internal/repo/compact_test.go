@@ -259,12 +259,7 @@ func TestPowerCutAtEveryOperationOfACompaction(t *testing.T) {
 	for cut := 1; ; cut++ {
 		root := t.TempDir()
 		packs := sparse(t, bound(t, root, Keys{}))
-		fsys, err := durable.NewFault(root, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -263,12 +263,7 @@ func TestHoleSurvivesPowerCut(t *testing.T) {
 	ctx := context.Background()
 	for cut := 1; ; cut++ {
 		root := t.TempDir()
-		fsys, err := durable.NewFault(root, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -381,12 +381,7 @@ func TestPowerCutWhileTheMasterKeyChanges(t *testing.T) {
 			if err := os.CopyFS(dir, os.DirFS(before)); err != nil {
 				t.Fatal(err)
 			}
-			fsys, err := durable.NewFault(dir, func(op durable.Op) error {
-				if op.N == cut {
-					return durable.ErrPowerCut
-				}
-				return nil
-			})
+			fsys, err := durable.NewPowerCut(dir, cut)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -429,12 +424,7 @@ func TestPowerCutWhileTheFirstKeyIsMade(t *testing.T) {
 	k := keysOf(masterKey(t, "a"), container.AES256)
 	for cut := 1; ; cut++ {
 		dir, after := t.TempDir(), t.TempDir()
-		fsys, err := durable.NewFault(dir, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(dir, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -224,12 +224,7 @@ func TestNoSyncedByteOfASealedSegmentIsLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := bound(t, dir, k)
-				fsys, err := durable.NewFault(dir, func(op durable.Op) error {
-					if op.N == cut {
-						return durable.ErrPowerCut
-					}
-					return nil
-				})
+				fsys, err := durable.NewPowerCut(dir, cut)
 				if err != nil {
 					t.Fatal(err)
 				}

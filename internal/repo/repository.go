@@ -180,7 +180,11 @@ func (r *Repository) backup(ctx context.Context, l Label, s *container.Scratch) 
 // begun returns the labels below backup/, oldest first: backups, what is left of
 // unfinished ones, and those that C pgmoneta made.
 func (r *Repository) begun(ctx context.Context) ([]Label, error) {
-	names, err := storage.Children(ctx, r.engine, "backup")
+	return r.labelsBelow(ctx, "backup")
+}
+
+func (r *Repository) labelsBelow(ctx context.Context, prefix string) ([]Label, error) {
+	names, err := storage.Children(ctx, r.engine, prefix)
 	if err != nil {
 		return nil, err
 	}

@@ -118,12 +118,7 @@ func TestNoteSurvivesPowerCut(t *testing.T) {
 		if err := addBackup(ctx, open(t, durable.OS{}, root), noted, 1); err != nil {
 			t.Fatal(err)
 		}
-		fsys, err := durable.NewFault(root, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

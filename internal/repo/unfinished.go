@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
 // unfinishedPrefix comes before the label of a backup that was begun.
@@ -25,17 +24,7 @@ func (r *Repository) Begin(ctx context.Context, l Label) error {
 
 // Unfinished returns the labels of backups that were begun and have not ended, oldest first.
 func (r *Repository) Unfinished(ctx context.Context) ([]Label, error) {
-	names, err := storage.Children(ctx, r.engine, unfinishedPrefix)
-	if err != nil {
-		return nil, err
-	}
-	var labels []Label
-	for _, name := range names {
-		if l, err := ParseLabel(name); err == nil {
-			labels = append(labels, l)
-		}
-	}
-	return labels, nil
+	return r.labelsBelow(ctx, unfinishedPrefix)
 }
 
 // ForgetUnfinished gives up what backups before a moment have left; the next sweep

@@ -31,23 +31,13 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // watch is a Monitor that knows how far WAL has been received.
 type watch struct {
+	wal.Unwatched
 	timeline atomic.Uint32
 	flushed  atomic.Uint64
 }
 
-func (w *watch) Streaming(tli pg.Timeline, _ pg.LSN)                { w.timeline.Store(uint32(tli)) }
-func (w *watch) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration)   { w.flushed.Store(uint64(lsn)) }
-func (*watch) Connected(wal.Connection)                             {}
-func (*watch) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
-func (*watch) Slot(string, uint64)                                  {}
-func (*watch) Waiting(time.Time)                                    {}
-func (*watch) Queued(int)                                           {}
-func (*watch) Stored(pg.Timeline, pg.LSN, int64)                    {}
-func (*watch) Shipped(pg.Timeline, pg.LSN)                          {}
-func (*watch) Shipping(int, time.Time)                              {}
-func (*watch) Archive(int, int64)                                   {}
-func (*watch) Failed(error)                                         {}
-func (*watch) Disconnected(error)                                   {}
+func (w *watch) Streaming(tli pg.Timeline, _ pg.LSN)              { w.timeline.Store(uint32(tli)) }
+func (w *watch) Flushed(lsn pg.LSN, _ time.Time, _ time.Duration) { w.flushed.Store(uint64(lsn)) }
 
 // A bed is a server whose WAL is received into a repository.
 type bed struct {

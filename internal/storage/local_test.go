@@ -22,12 +22,7 @@ func TestCommitSurvivesPowerCutAtEveryOperation(t *testing.T) {
 	names := []string{"pack/1/1", "pack/1/2", "backup/1/manifest"}
 	for cut := 1; ; cut++ {
 		root := t.TempDir()
-		fsys, err := durable.NewFault(root, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

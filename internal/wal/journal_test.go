@@ -110,12 +110,7 @@ func cutEverywhere(t *testing.T, spare bool) {
 				t.Fatal(err)
 			}
 		}
-		fsys, err := durable.NewFault(root, func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(root, cut)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,3 +43,21 @@ type Monitor interface {
 	Failed(error)
 	Disconnected(error)
 }
+
+// Unwatched is a [Monitor] that does nothing. Who wants to know some of it embeds it.
+type Unwatched struct{}
+
+// The methods of [Monitor].
+func (Unwatched) Connected(Connection)                                 {}
+func (Unwatched) Streaming(pg.Timeline, pg.LSN)                        {}
+func (Unwatched) Received(pg.Timeline, pg.LSN, pg.LSN, int, time.Time) {}
+func (Unwatched) Flushed(pg.LSN, time.Time, time.Duration)             {}
+func (Unwatched) Queued(int)                                           {}
+func (Unwatched) Stored(pg.Timeline, pg.LSN, int64)                    {}
+func (Unwatched) Shipped(pg.Timeline, pg.LSN)                          {}
+func (Unwatched) Shipping(int, time.Time)                              {}
+func (Unwatched) Archive(int, int64)                                   {}
+func (Unwatched) Slot(string, uint64)                                  {}
+func (Unwatched) Waiting(time.Time)                                    {}
+func (Unwatched) Failed(error)                                         {}
+func (Unwatched) Disconnected(error)                                   {}

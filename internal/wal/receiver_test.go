@@ -308,12 +308,7 @@ func TestWhatPostgreSQLWasToldIsFlushedSurvivesPowerCuts(t *testing.T) {
 		s.Exec(t, fmt.Sprintf("ALTER SYSTEM SET synchronous_standby_names = '%s'", []string{"pgmoneta", ""}[i%2]))
 		s.Exec(t, "SELECT pg_reload_conf()")
 		at := 20 + rand.IntN([]int{1500, 150}[i%2])
-		fsys, err := durable.NewFault(dir, func(op durable.Op) error {
-			if op.N == at {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(dir, at)
 		if err != nil {
 			t.Fatal(err)
 		}

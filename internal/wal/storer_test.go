@@ -26,12 +26,7 @@ func TestStoredSegmentLeavesASpareOfZeros(t *testing.T) {
 		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, name), content, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		fsys, err := durable.NewFault(r.Dir(), func(op durable.Op) error {
-			if op.N == cut {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
+		fsys, err := durable.NewPowerCut(r.Dir(), cut)
 		if err != nil {
 			t.Fatal(err)
 		}

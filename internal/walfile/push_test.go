@@ -204,12 +204,7 @@ func TestPushSurvivesPowerCutAtEveryOperation(t *testing.T) {
 		}
 		for cut, done := 1, false; !done; cut++ {
 			b := newBench(t)
-			fsys, err := durable.NewFault(b.base, func(op durable.Op) error {
-				if op.N == cut {
-					return durable.ErrPowerCut
-				}
-				return nil
-			})
+			fsys, err := durable.NewPowerCut(b.base, cut)
 			b.must(err)
 			p := b.pusher()
 			p.FS = fsys
