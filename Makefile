@@ -17,7 +17,7 @@ exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 postgres := test/install/postgres.sh
 export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build tools test test-all test-race test-ha observability-test bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race test-ha disk-test observability-test bench fuzz lint install demo demo-stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,11 @@ test-ha: ## follow a cluster of Patroni, etcd and HAProxy through kill, switchov
 	test/install/ha.sh
 	go vet -tags ha ./test/ha
 	PGMONETA_TEST_PG=17 go test -tags ha -count=1 -v -timeout 10m ./test/ha
+
+disk-test: ## let the file system below a daemon fail; as root, on a loop device
+	$(postgres) 17
+	go vet -tags disk ./test/e2e
+	PGMONETA_TEST_PG=17 go test -tags disk -run ReadOnlyFileSystem -count=1 -v -timeout 10m ./test/e2e
 
 observability-test: tools ## check the alert rules, then stop a WAL worker and see Prometheus and Alertmanager tell about it
 	$(postgres) 17
