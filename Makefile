@@ -12,6 +12,7 @@ FUZZTIME ?= 60s
 
 bindir := $(DESTDIR)$(PREFIX)/bin
 mandir := $(DESTDIR)$(PREFIX)/share/man
+sharedir := $(DESTDIR)$(PREFIX)/share
 exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 
 postgres := test/install/postgres.sh
@@ -67,11 +68,17 @@ fuzz: ## run every fuzz target of the tree for FUZZTIME (60s), one after the oth
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	test/install/lint.sh
 
-install: build ## install programs, manual pages and example configuration below $(DESTDIR)$(PREFIX)
+install: build ## install programs, manual pages, shell completion and example configuration below $(DESTDIR)$(PREFIX)
 	install -d "$(bindir)"
 	install -m 755 bin/* "$(bindir)"
 	@for page in $(wildcard doc/man/*.[1-8]); do \
 		install -D -v -m 644 "$$page" "$(mandir)/man$${page##*.}/$${page##*/}"; \
+	done
+	@install -d "$(sharedir)/bash-completion/completions" "$(sharedir)/zsh/site-functions" "$(sharedir)/fish/vendor_completions.d"
+	@for program in $(notdir $(wildcard cmd/*)); do \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.bash >"$(sharedir)/bash-completion/completions/$$program"; \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.zsh >"$(sharedir)/zsh/site-functions/_$$program"; \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.fish >"$(sharedir)/fish/vendor_completions.d/$$program.fish"; \
 	done
 	@for example in $(wildcard doc/etc/*); do \
 		install -D -v -m 644 "$$example" "$(exampledir)/$${example##*/}"; \

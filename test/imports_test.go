@@ -44,6 +44,7 @@ func places() map[string]place {
 		"internal/ipc":     {row: 0},
 		"internal/vault":   {row: 0},
 		"internal/version": {row: 0},
+		"internal/cmdline": {row: 0},
 
 		// Formats and connections.
 		"internal/config":    {row: 1, rows: below1},

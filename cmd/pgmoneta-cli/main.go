@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
@@ -48,48 +49,14 @@ type program struct {
 	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
 }
 
-func options() []console.Option {
-	return []console.Option{
-		{Short: "-c", Long: "--config", Value: true},
-		{Short: "-h", Long: "--host", Value: true},
-		{Short: "-p", Long: "--port", Value: true},
-		{Short: "-U", Long: "--user", Value: true},
-		{Short: "-P", Long: "--password", Value: true},
-		{Short: "-L", Long: "--logfile", Value: true},
-		{Short: "-F", Long: "--format", Value: true},
-		{Short: "-C", Long: "--compress", Value: true},
-		{Short: "-E", Long: "--encrypt", Value: true},
-		{Short: "-s", Long: "--sort", Value: true},
-		{Short: "-v", Long: "--verbose"},
-		{Short: "-V", Long: "--version"},
-		{Short: "-?", Long: "--help"},
-		{Long: "--cascade"},
-		{Long: "--force"},
-		{Long: "--plain"},
-		{Long: "--allow-corrupt"},
-		{Long: "--quick"},
-		{Long: "--offline"},
-		{Long: "--dry-run"},
-		{Long: "--exact"},
-		{Long: "--delta"},
-		{Long: "--wal", Value: true},
-		{Long: "--waldir", Value: true},
-		{Long: "--tablespace", Value: true},
-		{Long: "--tablespaces-in-place"},
-		{Long: "--owner", Value: true},
-		{Long: "--workers", Value: true},
-		{Long: "--max-rate", Value: true},
-		{Long: "--no-wait"},
-		{Long: "--all"},
-		{Long: "--save"},
-	}
-}
-
 // run does what args say and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		p.print(usage())
 		return exitUsage
+	}
+	if len(args) > 1 && args[0] == cmdline.Verb && args[1] == cmdline.WordsVerb {
+		return p.completion(args[1:]) // what follows is no command line of ours
 	}
 	parsed, err := console.ParseArgs(options(), args)
 	if err != nil {
@@ -125,6 +92,9 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		return exitUsage
 	}
 	c := call{form: form, words: words, options: parsed}
+	if form.word == cmdline.Verb {
+		return p.completion(words)
+	}
 	if form.command == mgmt.ConfCheck {
 		return p.checkConf(ctx, c)
 	}

@@ -254,6 +254,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"schedule", `311 {"Server":null}`},
 		{"rehearse primary", `303 {"Backup":null,"Position":null,"Server":"primary"}`},
 		{"rehearse primary newest time=now", `303 {"Backup":"newest","Position":"time=now","Server":"primary"}`},
+		{"completion bash", `0 {}`},
 		{"s3 ls primary", `200 {"Server":"primary"}`},
 		{"s3 ls primary p", `200 {"S3Prefix":"p","Server":"primary"}`},
 		{"s3 restore primary p /tmp", `201 {"Directory":"/tmp","Position":null,"S3Prefix":"p","Server":"primary"}`},
