@@ -18,7 +18,7 @@ exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 postgres := test/install/postgres.sh
 export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build tools test test-all test-race test-ha observability-test bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race test-ha observability-test bench fuzz lint man install demo demo-stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,9 @@ fuzz: ## run every fuzz target of the tree for FUZZTIME (60s), one after the oth
 
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	test/install/lint.sh
+
+man: ## make the manual pages in doc/man anew, from the tables of the programs and from doc/MANUAL.md
+	go test -run ManualPage ./cmd/... -update
 
 install: build ## install programs, manual pages, shell completion and example configuration below $(DESTDIR)$(PREFIX)
 	install -d "$(bindir)"

@@ -37,14 +37,15 @@ func places() map[string]place {
 	)
 	return map[string]place{
 		// Leaves: values, files, processes, secrets. They import nothing of ours.
-		"internal/pg":      {row: 0},
-		"internal/durable": {row: 0},
-		"internal/logging": {row: 0},
-		"internal/shmem":   {row: 0},
-		"internal/ipc":     {row: 0},
-		"internal/vault":   {row: 0},
-		"internal/version": {row: 0},
-		"internal/cmdline": {row: 0},
+		"internal/pg":                  {row: 0},
+		"internal/durable":             {row: 0},
+		"internal/logging":             {row: 0},
+		"internal/shmem":               {row: 0},
+		"internal/ipc":                 {row: 0},
+		"internal/vault":               {row: 0},
+		"internal/version":             {row: 0},
+		"internal/cmdline":             {row: 0},
+		"internal/cmdline/cmdlinetest": {row: 0, also: []string{"internal/cmdline"}},
 
 		// Formats and connections.
 		"internal/config":    {row: 1, rows: below1},

@@ -74,11 +74,11 @@ func restoreOptions() cmdline.Group {
 }
 
 func remoteOptions() cmdline.Group {
-	return cmdline.Group{Options: []cmdline.Option{
-		{Short: "-h", Long: "--host", Arg: "HOST", Help: "a daemon on another machine: its host,"},
-		{Short: "-p", Long: "--port", Arg: "PORT", Help: "its management port,"},
-		{Short: "-U", Long: "--user", Arg: "NAME", Help: "an administrator,"},
-		{Short: "-P", Long: "--password", Arg: "TEXT", Help: "whose password everybody on this machine sees: better PGMONETA_PASSWORD, or be asked"},
+	return cmdline.Group{Title: "For a daemon on another machine", Options: []cmdline.Option{
+		{Short: "-h", Long: "--host", Arg: "HOST", Help: "its host"},
+		{Short: "-p", Long: "--port", Arg: "PORT", Help: "its management port"},
+		{Short: "-U", Long: "--user", Arg: "NAME", Help: "an administrator"},
+		{Short: "-P", Long: "--password", Arg: "TEXT", Help: "his password, which everybody on this machine sees: better PGMONETA_PASSWORD, or be asked"},
 		{Short: "-L", Long: "--logfile", Arg: "FILE", Help: "accepted and not used: everything is reported on standard error"},
 		{Short: "-C", Long: "--compress", Arg: "CODEC", Words: compressWords(), Help: "none, gz, zstd, lz4 or bz2: how request and response travel"},
 		{Short: "-E", Long: "--encrypt", Arg: "CIPHER", Words: encryptWords(), Help: "none, aes256 (aes), aes192 or aes128: the same; needs the daemon's master key"},

@@ -124,3 +124,21 @@ The end.
 		t.Errorf("Help:\n%s\nwant\n%s", got, want)
 	}
 }
+
+func TestManualEscapesWhatRoffWouldTake(t *testing.T) {
+	t.Parallel()
+	p := sample()
+	p.Outro = ".SH is no heading, ~ and \\n and --force and `a-b` are what they are.\n\nA list:\n  'x' first\n  .y  second"
+	const want = `.SH "NOTES"
+\&.SH is no heading, \(ti and \en and \-\-force and \fBa\-b\fR are what they are.
+.PP
+.nf
+A list:
+  \(aqx\(aq first
+  .y  second
+.fi
+`
+	if got := p.Manual("1").Roff(); !strings.HasSuffix(got, want) {
+		t.Errorf("Roff:\n%s\nwant it to end with\n%s", got, want)
+	}
+}

@@ -30,7 +30,7 @@ type Command struct {
 
 // A Group is options with a title.
 type Group struct {
-	Title   string // without a colon; "" goes on below the one before
+	Title   string // without a colon
 	Options []Option
 	Notes   string // paragraphs after them
 }
@@ -94,10 +94,7 @@ func column(lefts []string) int {
 func (p *Program) OptionHelp() string {
 	var b strings.Builder
 	for _, g := range p.Groups {
-		b.WriteByte('\n')
-		if g.Title != "" {
-			b.WriteString(g.Title + ":\n")
-		}
+		b.WriteString("\n" + g.Title + ":\n")
 		lefts := make([]string, len(g.Options))
 		for i, o := range g.Options {
 			lefts[i] = "  " + o.synopsis()
