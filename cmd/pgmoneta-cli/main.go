@@ -20,6 +20,8 @@ import (
 	"os/signal"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
@@ -36,7 +38,7 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text}
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text, columns: columnsOf(os.Stdout)}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
@@ -47,6 +49,21 @@ type program struct {
 	env            func(string) (string, bool)
 	now            func() time.Time
 	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
+	columns        int           // of the terminal that standard output is, 0 when it is none
+}
+
+// mostColumns is how wide a table becomes at most: longer lines are hard to read.
+const mostColumns = 80
+
+// columnsOf returns the width of a terminal, 0 of anything else.
+func columnsOf(f *os.File) int {
+	if !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+		return min(columns, mostColumns)
+	}
+	return mostColumns
 }
 
 // run does what args say and returns the exit status.
@@ -136,7 +153,7 @@ func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Docum
 
 // await sends the request and waits for the response.
 func (p *program) await(ctx context.Context, client *mgmt.Client, conn connection, c call) (mgmt.Document, int) {
-	client.Version, client.Output, client.Now = version.Version, mgmt.Output(conn.format), p.now
+	client.Version, client.Output, client.Now = version.Version, conn.format.Output(), p.now
 	client.Coding, client.Keys = conn.coding, p.masterKey
 	args := c.args()
 	if c.form.command == mgmt.Backup && p.ticket != nil {
@@ -207,7 +224,7 @@ func (p *program) show(doc mgmt.Document, format console.Format, c call) int {
 	if status == exitOK && !found {
 		status = exitUsage
 	}
-	if err := outcome.Err(); err != nil && format == console.Text {
+	if err := outcome.Err(); err != nil && (format == console.Text || format == console.Table) {
 		p.complain(err.Error())
 	}
 	if c.options.Has("--verbose") {
@@ -223,9 +240,19 @@ func (p *program) render(doc mgmt.Document, format console.Format, c call) (foun
 		return true, console.RenderChange(p.stdout, doc, format)
 	case c.form.command == mgmt.ConfGet && len(c.words) > 0 && doc.Outcome().Status:
 		return console.RenderSetting(p.stdout, doc, c.words[0], format)
+	case format == console.Table:
+		return true, console.RenderTable(p.stdout, doc, p.tableColumns())
 	default:
 		return true, console.Render(p.stdout, doc, format)
 	}
+}
+
+// tableColumns is the width of a table, which may have been asked for without a terminal.
+func (p *program) tableColumns() int {
+	if p.columns > 0 {
+		return p.columns
+	}
+	return mostColumns
 }
 
 func verdict(o mgmt.Outcome) string {

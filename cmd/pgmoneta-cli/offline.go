@@ -30,7 +30,7 @@ func (p *program) offline(ctx context.Context, c call) int {
 		p.complain(err.Error())
 		return exitUsage
 	}
-	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
+	client := &mgmt.Client{Version: version.Version, Output: format.Output(), Now: p.now}
 	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
 		p.complain("interrupted")
@@ -45,7 +45,7 @@ func (p *program) daemonConfig(o *console.Args) (*config.Config, console.Format,
 	if err != nil {
 		return nil, 0, err
 	}
-	format, err := outputFormat(o)
+	format, err := p.outputFormat(o)
 	return conf, format, err
 }
 
@@ -61,9 +61,9 @@ func (p *program) daemonFile(o *console.Args) string {
 	return filepath.Join(dir, config.ConfigName)
 }
 
-func outputFormat(o *console.Args) (console.Format, error) {
+func (p *program) outputFormat(o *console.Args) (console.Format, error) {
 	if !o.Has("--format") {
-		return console.Text, nil
+		return p.defaultFormat(), nil
 	}
 	return console.ParseFormat(o.Value("--format"))
 }

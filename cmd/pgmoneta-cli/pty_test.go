@@ -57,6 +57,7 @@ type session struct {
 	t       *testing.T
 	control *os.File
 	ended   chan error
+	read    chan struct{} // closed when all output was read
 
 	mu     sync.Mutex
 	output bytes.Buffer
@@ -80,24 +81,34 @@ func startOnTerminal(t *testing.T, cmd *exec.Cmd) *session {
 		t.Fatal(err)
 	}
 	_ = terminal.Close() // the program's own descriptors keep it open
-	s := &session{t: t, control: control, ended: make(chan error, 1)}
-	read := make(chan struct{})
+	s := &session{t: t, control: control, ended: make(chan error, 1), read: make(chan struct{})}
 	go func() {
-		defer close(read)
-		s.read()
+		defer close(s.read)
+		s.collect()
 	}()
 	go func() { s.ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = control.SetReadDeadline(time.Unix(1, 0))
-		_ = control.Close()
-		<-read
+		<-s.read
 	})
 	return s
 }
 
-// read collects what the program writes until its side is closed.
-func (s *session) read() {
+// wait waits for the end of the program and of its output.
+func (s *session) wait() error {
+	s.t.Helper()
+	select {
+	case err := <-s.ended:
+		<-s.read
+		return err
+	case <-time.After(time.Minute):
+		s.t.Fatalf("the program does not end; on the terminal:\n%q", s.screen())
+		return nil
+	}
+}
+
+// collect keeps what the program writes until its side is closed.
+func (s *session) collect() {
 	buf := make([]byte, 4096)
 	for {
 		n, err := s.control.Read(buf)

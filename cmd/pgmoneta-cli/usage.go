@@ -35,7 +35,7 @@ Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed
 func generalOptions() cmdline.Group {
 	return cmdline.Group{Title: "Options", Options: []cmdline.Option{
 		{Short: "-c", Long: "--config", Arg: "FILE", Help: "configuration: pgmoneta_cli.conf or the daemon's pgmoneta.conf"},
-		{Short: "-F", Long: "--format", Arg: "FORMAT", Words: []string{"text", "json", "raw"}, Help: "text, json or raw"},
+		{Short: "-F", Long: "--format", Arg: "FORMAT", Words: []string{"table", "text", "json", "raw"}, Help: "table (the default at a terminal), text (elsewhere), json or raw"},
 		{Short: "-s", Long: "--sort", Arg: "ORDER", Words: []string{"asc", "desc"}, Help: "asc or desc, for list-backup", For: []string{"list-backup"}},
 		{Long: "--cascade", Help: "also the backups it is based on, for retain and expunge", For: []string{"retain", "expunge"}},
 		{Long: "--force", Help: "also a backup that is retained, for delete", For: []string{"delete"}},
