@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"golang.org/x/term"
@@ -39,6 +40,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text, columns: columnsOf(os.Stdout)}
+	if p.columns > 0 { // with the output in a pipe, what reads it may have the terminal
+		p.progressColumns = columnsOf(os.Stderr)
+	}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
@@ -50,6 +54,9 @@ type program struct {
 	now            func() time.Time
 	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
 	columns        int           // of the terminal that standard output is, 0 when it is none
+
+	// progressColumns is the width for showing how far a job is, 0 to show nothing.
+	progressColumns int
 }
 
 // mostColumns is how wide a table becomes at most: longer lines are hard to read.
@@ -132,23 +139,26 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 
 // send returns the daemon's response, or the exit status when there is none.
 func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Document, int) {
-	if conn.remote != "" {
-		client, err := p.dialRemote(ctx, conn)
-		if err != nil {
-			p.complain(err.Error())
-			return nil, exitUsage
-		}
-		defer func() { _ = client.Close() }()
-		return p.await(ctx, client, conn, c)
-	}
-	client, err := mgmt.Dial(ctx, conn.socket)
+	client, err := p.dial(ctx, &conn)
 	if err != nil {
-		p.complain(fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+
-			"Check that the daemon is running with this unix_socket_dir and that you may use its socket.", conn.socket, cause(err)))
+		p.complain(err.Error())
 		return nil, exitUsage
 	}
 	defer func() { _ = client.Close() }()
 	return p.await(ctx, client, conn, c)
+}
+
+// dial connects to the daemon. What had to be asked for is kept in conn, for more connections.
+func (p *program) dial(ctx context.Context, conn *connection) (*mgmt.Client, error) {
+	if conn.remote != "" {
+		return p.dialRemote(ctx, conn)
+	}
+	client, err := mgmt.Dial(ctx, conn.socket)
+	if err != nil {
+		return nil, &usageError{message: fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+
+			"Check that the daemon is running with this unix_socket_dir and that you may use its socket.", conn.socket, cause(err))}
+	}
+	return client, nil
 }
 
 // await sends the request and waits for the response.
@@ -156,10 +166,12 @@ func (p *program) await(ctx context.Context, client *mgmt.Client, conn connectio
 	client.Version, client.Output, client.Now = version.Version, conn.format.Output(), p.now
 	client.Coding, client.Keys = conn.coding, p.masterKey
 	args := c.args()
-	if c.form.command == mgmt.Backup && p.ticket != nil {
+	if p.ticket != nil && slices.Contains(progressForms(), c.form.name()) {
 		args["Ticket"] = p.ticket()
 	}
+	unfollow := p.follow(ctx, conn, c, args["Ticket"])
 	doc, err := client.Call(ctx, c.form.command, args)
+	unfollow()
 	if ctx.Err() != nil {
 		p.complain("interrupted: " + p.interrupted(ctx, conn, c, args["Ticket"]))
 		return nil, exitInterrupted
@@ -183,12 +195,13 @@ func (p *program) interrupted(ctx context.Context, conn connection, c call, tick
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
 	defer stop()
-	client, err := mgmt.Dial(ctx, conn.socket)
+	client, err := p.dial(ctx, &conn)
 	if err != nil {
 		return goesOn
 	}
 	defer func() { _ = client.Close() }()
 	client.Version, client.Now = version.Version, p.now
+	client.Coding, client.Keys = conn.coding, p.masterKey
 	// Not the job that runs, whosesoever it is: this one may be waiting for it.
 	doc, err := client.Call(ctx, mgmt.Progress, mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true, "Ticket": ticket})
 	if err != nil || !doc.Outcome().Status {

@@ -31,7 +31,11 @@ func (p *program) offline(ctx context.Context, c call) int {
 		return exitUsage
 	}
 	client := &mgmt.Client{Version: version.Version, Output: format.Output(), Now: p.now}
-	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	bar := p.newBar(c)
+	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain, bar}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	if bar != nil {
+		bar.clear()
+	}
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
@@ -82,6 +86,7 @@ type inspector struct {
 	conf      *config.Config
 	masterKey func() (*vault.MasterKey, error)
 	say       func(line string)
+	bar       *progressBar // nil where nobody sees it
 }
 
 // Handle implements [mgmt.Handler].

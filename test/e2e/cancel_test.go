@@ -26,8 +26,12 @@ func TestBackupIsCancelled(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(t, time.Minute, "progress", func() error {
-			if p := d.must(t, "progress", "primary", "backup"); p["Done"].(float64) == 0 {
+			p := d.must(t, "progress", "primary", "backup")
+			if p["Done"].(float64) == 0 {
 				return errors.New("nothing is done")
+			}
+			if p["Kind"] != "backup" || p["Phase"] == "" {
+				t.Errorf("the backup's progress is %v", p)
 			}
 			return nil
 		})
