@@ -83,6 +83,7 @@ install: build ## install programs, manual pages, shell completion and example c
 		sed "s/@NAME@/$$program/g" internal/cmdline/completion.zsh >"$(sharedir)/zsh/site-functions/_$$program"; \
 		sed "s/@NAME@/$$program/g" internal/cmdline/completion.fish >"$(sharedir)/fish/vendor_completions.d/$$program.fish"; \
 	done
+	@install -D -v -m 644 doc/schema/pgmoneta-cli.schema.json "$(sharedir)/doc/pgmoneta/pgmoneta-cli.schema.json"
 	@for example in $(wildcard doc/etc/*); do \
 		install -D -v -m 644 "$$example" "$(exampledir)/$${example##*/}"; \
 	done

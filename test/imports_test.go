@@ -47,6 +47,10 @@ func places() map[string]place {
 		"internal/cmdline":             {row: 0},
 		"internal/cmdline/cmdlinetest": {row: 0, also: []string{"internal/cmdline"}},
 
+		// What is published for programs that read our output.
+		"doc/schema":            {row: 0},
+		"doc/schema/schematest": {row: 0, also: []string{"doc/schema"}},
+
 		// Formats and connections.
 		"internal/config":    {row: 1, rows: below1},
 		"internal/container": {row: 1, rows: below1},

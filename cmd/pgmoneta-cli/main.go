@@ -23,11 +23,15 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/pgmoneta/pgmoneta-go/doc/schema"
 	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 )
+
+// schemaWord is the command that prints the schema of answers.
+const schemaWord = "schema"
 
 const (
 	exitOK          = 0
@@ -116,10 +120,13 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		return exitUsage
 	}
 	c := call{form: form, words: words, options: parsed}
-	if form.word == cmdline.Verb {
+	switch {
+	case form.word == cmdline.Verb:
 		return p.completion(words)
-	}
-	if form.command == mgmt.ConfCheck {
+	case form.word == schemaWord:
+		p.print(schema.Answers())
+		return exitOK
+	case form.command == mgmt.ConfCheck:
 		return p.checkConf(ctx, c)
 	}
 	if parsed.Has("--offline") {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -48,6 +50,15 @@ func TestPeopleGetTablesAndProgramsText(t *testing.T) {
 		if err := s.wait(); err != nil || !strings.Contains(out.String(), tt.elsewh) || s.screen() != "" {
 			t.Errorf("%q in a pipe: %v\n%s\nwant %q, and on the terminal nothing: %q", tt.args, err, out.String(), tt.elsewh, s.screen())
 		}
+	}
+}
+
+func TestSchemaNeedsNoDaemon(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	p := &program{stdin: strings.NewReader(""), stdout: &out, stderr: &out, env: noEnv, now: clock}
+	if status := p.run(context.Background(), []string{"schema"}); status != exitOK || !json.Valid(out.Bytes()) {
+		t.Errorf("schema = %d, %.200s", status, out.String())
 	}
 }
 
