@@ -37,19 +37,19 @@ func places() map[string]place {
 	)
 	return map[string]place{
 		// Leaves: values, files, processes, secrets. They import nothing of ours.
-		"internal/pg":                  {row: 0},
-		"internal/durable":             {row: 0},
-		"internal/logging":             {row: 0},
-		"internal/shmem":               {row: 0},
-		"internal/ipc":                 {row: 0},
-		"internal/vault":               {row: 0},
-		"internal/version":             {row: 0},
+		"internal/pg":      {row: 0},
+		"internal/durable": {row: 0},
+		"internal/logging": {row: 0},
+		"internal/shmem":   {row: 0},
+		"internal/ipc":     {row: 0},
+		"internal/vault":   {row: 0},
+		"internal/version": {row: 0},
+
+		// What people and programs are told about the command lines and what they print.
 		"internal/cmdline":             {row: 0},
 		"internal/cmdline/cmdlinetest": {row: 0, also: []string{"internal/cmdline"}},
-
-		// What is published for programs that read our output.
-		"doc/schema":            {row: 0},
-		"doc/schema/schematest": {row: 0, also: []string{"doc/schema"}},
+		"doc/schema":                   {row: 0},
+		"doc/schema/schematest":        {row: 0, also: []string{"doc/schema"}},
 
 		// Formats and connections.
 		"internal/config":    {row: 1, rows: below1},

@@ -295,6 +295,24 @@ func TestRequestsOfAllForms(t *testing.T) {
 	}
 }
 
+// TestOptionsBelongToCommands keeps completion from offering an option where there is no such command.
+func TestOptionsBelongToCommands(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, f := range forms() {
+		known[f.name()] = true
+	}
+	for _, g := range commandLine().Groups {
+		for _, o := range g.Options {
+			for _, name := range o.For {
+				if !known[name] {
+					t.Errorf("%s is for %q, which is no command", o.Long, name)
+				}
+			}
+		}
+	}
+}
+
 func TestConfigurationDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

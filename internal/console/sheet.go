@@ -85,18 +85,32 @@ func (s *sheet) table(columns []column, rows []row) {
 		s.records(columns, rows, keep)
 		return
 	}
-	left := s.width - needed(columns, widths, keep)
-	for i, c := range columns {
-		if c.wrap && keep[i] && widths[i] > leastWrap {
-			widths[i] = min(widths[i], leastWrap+left)
-		}
-	}
+	spread(columns, widths, keep, s.width-needed(columns, widths, keep))
 	s.cells(columns, widths, keep, heads(columns))
 	for _, r := range rows {
 		s.cells(columns, widths, keep, r.cells)
 		for _, note := range r.notes {
 			s.line(note, 4)
 		}
+	}
+}
+
+// spread gives the wrapped columns the space that is left, in fair shares.
+func spread(columns []column, widths []int, keep []bool, left int) {
+	open := 0
+	for i, c := range columns {
+		if c.wrap && keep[i] {
+			open++
+		}
+	}
+	for i, c := range columns {
+		if !c.wrap || !keep[i] {
+			continue
+		}
+		more := min(max(0, widths[i]-leastWrap), left/open)
+		widths[i] = min(widths[i], leastWrap+more)
+		left -= more
+		open--
 	}
 }
 

@@ -39,6 +39,10 @@ func viewOf(c mgmt.Command) *view {
 		return rehearsalView()
 	case mgmt.Progress:
 		return progressView()
+	case mgmt.Reload, mgmt.ConfRollback:
+		return reloadView()
+	case mgmt.ConfCheck:
+		return confCheckView()
 	default:
 		return &view{hidden: common()}
 	}
@@ -674,5 +678,23 @@ func progressView() *view {
 			}),
 		},
 		only: true,
+	}
+}
+
+func reloadView() *view {
+	return &view{
+		facts:  []fact{text("Needs a restart", "Restart")},
+		hidden: append(common(), "Server"),
+		lists: []list{{member: "Changes", title: "Changes", cells: []cell{cellOf("Section", "Section"), cellOf("Key", "Key"),
+			wrapCell("Old", "Old"), wrapCell("New", "New"), cellOf("Effect", "Effect")}}},
+	}
+}
+
+// confCheckView leaves out the problems: they are the reason of the refusal, and told there.
+func confCheckView() *view {
+	return &view{
+		facts:  []fact{text("Configuration", "Configuration"), text("Problems", "NumberOfProblems"), text("Servers", "NumberOfServers")},
+		hidden: append(common(), "Server", "Problems"),
+		lists:  []list{{member: "Warnings", title: "Warnings", cells: []cell{numberCell("Line", "Line"), cellOf("Section", "Section"), cellOf("Key", "Key"), wrapCell("What", "Message")}}},
 	}
 }
