@@ -5,6 +5,7 @@
 //   - exit status 2 when the daemon reports a failure; it was 0. Its reason is printed on standard error
 //   - root may run it: whether the socket may be used is decided by the socket's owner and mode
 //   - a pgmoneta.conf serves as configuration, because it names the socket too, and the key output is honoured
+//   - at a terminal, and unless a format is asked for, it answers with tables and shows how far a job is
 //   - compress, decompress, encrypt and decrypt are always done by the daemon, never by this program
 //
 // Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.

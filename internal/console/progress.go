@@ -28,15 +28,15 @@ func (p Progress) Line(columns int) string {
 	if p.Total > 0 {
 		share = min(max(float64(p.Done)/float64(p.Total), 0), 1)
 		parts[0] += fmt.Sprintf(" %3d %%", int(share*100))
-		parts = append(parts, HumanSize(float64(p.Done))+" of "+HumanSize(float64(p.Total)))
+		parts = append(parts, humanSize(float64(p.Done))+" of "+humanSize(float64(p.Total)))
 	}
 	if p.Total > 0 && p.Rate > 0 {
-		parts = append(parts, HumanSize(p.Rate)+"/s")
+		parts = append(parts, humanSize(p.Rate)+"/s")
 	}
 	if left, known := p.left(); known {
-		parts = append(parts, HumanDuration(left)+" left")
+		parts = append(parts, humanDuration(left)+" left")
 	} else if p.Elapsed >= time.Second {
-		parts = append(parts, HumanDuration(p.Elapsed.Truncate(time.Second)))
+		parts = append(parts, humanDuration(p.Elapsed.Truncate(time.Second)))
 	}
 	for len(parts) > 1 && width(strings.Join(parts, gap)) > columns {
 		parts = parts[:len(parts)-1]

@@ -257,8 +257,8 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// HumanSize prints bytes with the unit that leaves three digits before the point at most, in powers of 1,024: "1.2 GB".
-func HumanSize(bytes float64) string {
+// humanSize prints bytes with the unit that leaves three digits before the point at most, in powers of 1,024: "1.2 GB".
+func humanSize(bytes float64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
 	i := 0
 	for bytes >= 999.95 && i < len(units)-1 {
@@ -271,8 +271,8 @@ func HumanSize(bytes float64) string {
 	return fmt.Sprintf("%.1f %s", bytes, units[i])
 }
 
-// HumanDuration prints a time as people say it: "3 min 20 s".
-func HumanDuration(d time.Duration) string {
+// humanDuration prints a time as people say it: "3 min 20 s".
+func humanDuration(d time.Duration) string {
 	switch {
 	case d < 10*time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())

@@ -106,14 +106,14 @@ Name  b
 func TestHumanUnits(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 1024: "1.0 kB", 1 << 30: "1.0 GB", 1288490188: "1.2 GB", 1 << 60: "1024.0 PB"} {
-		if got := HumanSize(in); got != want {
-			t.Errorf("HumanSize(%g) = %q, want %q", in, got, want)
+		if got := humanSize(in); got != want {
+			t.Errorf("humanSize(%g) = %q, want %q", in, got, want)
 		}
 	}
 	for in, want := range map[time.Duration]string{0: "0.0 s", 1234 * time.Millisecond: "1.2 s", 59 * time.Second: "59 s", 200 * time.Second: "3 min 20 s",
 		5*time.Hour + 30*time.Minute: "5 h 30 min", 50 * time.Hour: "2 d 2 h"} {
-		if got := HumanDuration(in); got != want {
-			t.Errorf("HumanDuration(%s) = %q, want %q", in, got, want)
+		if got := humanDuration(in); got != want {
+			t.Errorf("humanDuration(%s) = %q, want %q", in, got, want)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func sizeOf(d mgmt.Document, member string) string {
 	case string:
 		return clean(v)
 	default:
-		return HumanSize(bytesOf(v))
+		return humanSize(bytesOf(v))
 	}
 }
 
@@ -109,7 +109,7 @@ func secondsOf(d mgmt.Document, member string) string {
 	if d[member] == nil {
 		return ""
 	}
-	return HumanDuration(time.Duration(bytesOf(d[member]) * float64(time.Second)))
+	return humanDuration(time.Duration(bytesOf(d[member]) * float64(time.Second)))
 }
 
 // taken returns the moment that a label names.
@@ -646,7 +646,7 @@ func estimateOf(d mgmt.Document) string {
 	if n <= 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s at %s/s (%s)", HumanDuration(time.Duration(n)*time.Second), sizeOf(d, "Speed"), textOf(d, "SpeedFrom"))
+	return fmt.Sprintf("%s at %s/s (%s)", humanDuration(time.Duration(n)*time.Second), sizeOf(d, "Speed"), textOf(d, "SpeedFrom"))
 }
 
 func progressView() *view {
@@ -672,7 +672,7 @@ func progressView() *view {
 			}),
 			made("Remaining", func(d mgmt.Document) string {
 				if n, _ := d.Object("Remaining").Integer("value"); n > 0 {
-					return HumanDuration(time.Duration(n) * time.Second)
+					return humanDuration(time.Duration(n) * time.Second)
 				}
 				return ""
 			}),
