@@ -12,12 +12,13 @@ FUZZTIME ?= 60s
 
 bindir := $(DESTDIR)$(PREFIX)/bin
 mandir := $(DESTDIR)$(PREFIX)/share/man
+sharedir := $(DESTDIR)$(PREFIX)/share
 exampledir := $(DESTDIR)$(PREFIX)/share/doc/pgmoneta/examples
 
 postgres := test/install/postgres.sh
 export PATH := $(PATH):$(shell test/install/postgres.sh --cache-dir)/tools/usr/bin
 
-.PHONY: help build tools test test-all test-race test-ha disk-test observability-test bench fuzz lint install demo demo-stop clean
+.PHONY: help build tools test test-all test-race test-ha disk-test observability-test bench fuzz lint man install demo demo-stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,12 +73,22 @@ fuzz: ## run every fuzz target of the tree for FUZZTIME (60s), one after the oth
 lint: ## gofmt, go vet, staticcheck, govulncheck
 	test/install/lint.sh
 
-install: build ## install programs, manual pages and example configuration below $(DESTDIR)$(PREFIX)
+man: ## make the manual pages in doc/man anew, from the tables of the programs and from doc/MANUAL.md
+	go test -run ManualPage ./cmd/... -update
+
+install: build ## install programs, manual pages, shell completion and example configuration below $(DESTDIR)$(PREFIX)
 	install -d "$(bindir)"
 	install -m 755 bin/* "$(bindir)"
 	@for page in $(wildcard doc/man/*.[1-8]); do \
 		install -D -v -m 644 "$$page" "$(mandir)/man$${page##*.}/$${page##*/}"; \
 	done
+	@install -d "$(sharedir)/bash-completion/completions" "$(sharedir)/zsh/site-functions" "$(sharedir)/fish/vendor_completions.d"
+	@for program in $(notdir $(wildcard cmd/*)); do \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.bash >"$(sharedir)/bash-completion/completions/$$program"; \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.zsh >"$(sharedir)/zsh/site-functions/_$$program"; \
+		sed "s/@NAME@/$$program/g" internal/cmdline/completion.fish >"$(sharedir)/fish/vendor_completions.d/$$program.fish"; \
+	done
+	@install -D -v -m 644 doc/schema/pgmoneta-cli.schema.json "$(sharedir)/doc/pgmoneta/pgmoneta-cli.schema.json"
 	@for example in $(wildcard doc/etc/*); do \
 		install -D -v -m 644 "$$example" "$(exampledir)/$${example##*/}"; \
 	done

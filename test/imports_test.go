@@ -45,6 +45,12 @@ func places() map[string]place {
 		"internal/vault":   {row: 0},
 		"internal/version": {row: 0},
 
+		// What people and programs are told about the command lines and what they print.
+		"internal/cmdline":             {row: 0},
+		"internal/cmdline/cmdlinetest": {row: 0, also: []string{"internal/cmdline"}},
+		"doc/schema":                   {row: 0},
+		"doc/schema/schematest":        {row: 0, also: []string{"doc/schema"}},
+
 		// Formats and connections.
 		"internal/config":    {row: 1, rows: below1},
 		"internal/container": {row: 1, rows: below1},

@@ -282,11 +282,23 @@ func TestVersionHelpAndRoot(t *testing.T) {
 	if code, out, _ := a.run("", "-V"); code != 1 || out != "pgmoneta-admin 0.22.0\n" {
 		t.Errorf("-V: exit code %d, stdout %q", code, out)
 	}
-	if code, out, _ := a.run("", "user", "--help"); code != 0 || out != usage {
+	if code, out, _ := a.run("", "user", "--help"); code != 0 || out != usage() {
 		t.Errorf("--help: exit code %d, stdout %q", code, out)
 	}
 	if code, _, errs := a.run("", "master-key", "-g"); code != 1 || errs != "pgmoneta-admin: pgmoneta: Using the root account is not allowed\n" {
 		t.Errorf("as root: exit code %d, stderr %q", code, errs)
+	}
+}
+
+func TestCompletionAsRoot(t *testing.T) {
+	t.Parallel()
+	a := newAdmin(t)
+	a.uid = 0
+	if code, out, _ := a.run("", "completion", "words", "--", "master-key", ""); code != 0 || out != "rotate\treplace the master key and seal with the new one what the old one has sealed\n" {
+		t.Errorf("completion: exit code %d, stdout %q", code, out)
+	}
+	if code, _, errs := a.run("", "completion", "tcsh"); code != 1 || !strings.Contains(errs, "bash, zsh, fish") {
+		t.Errorf("completion tcsh: exit code %d, stderr %q", code, errs)
 	}
 }
 

@@ -15,25 +15,19 @@ func complain(format string, args ...any) error { return complaint(fmt.Sprintf(f
 
 // option is one option of the command line.
 type option struct {
-	short, long string
-	value       bool // takes a value
+	short, long string // without dashes
+	value       bool   // takes a value
 }
 
-// options are the options of the program by their long names.
+// options are the options of the program.
 func options() []option {
-	return []option{
-		{"f", "file", true},
-		{"U", "user", true},
-		{"P", "password", true},
-		{"g", "generate", false},
-		{"l", "length", true},
-		{"F", "format", true},
-		{"c", "config", true},
-		{"D", "directory", true},
-		{"s", "server", true},
-		{"V", "version", false},
-		{"?", "help", false},
+	var list []option
+	for _, g := range commandLine().Groups {
+		for _, o := range g.Options {
+			list = append(list, option{strings.TrimPrefix(o.Short, "-"), strings.TrimPrefix(o.Long, "--"), o.Arg != ""})
+		}
 	}
+	return list
 }
 
 // arguments is a parsed command line.
@@ -91,6 +85,7 @@ func lookup(word string) (o option, value string, inline, ok bool) {
 type command struct {
 	name     string // as typed
 	code     int    // number in the document
+	help     string
 	needFile bool
 	run      func(*program, *request) error
 }
@@ -98,13 +93,13 @@ type command struct {
 // commands are all commands in the order of their numbers.
 func commands() []command {
 	return []command{
-		{"master-key", 100, false, (*program).masterKey},
-		{"user add", 101, true, (*program).userAdd},
-		{"user edit", 102, true, (*program).userEdit},
-		{"user del", 103, true, (*program).userDelete},
-		{"user ls", 104, true, (*program).userList},
-		{"master-key rotate", 105, false, (*program).masterKeyRotate},
-		{"key rotate", 106, false, (*program).keyRotate},
+		{"master-key", 100, "create the master key", false, (*program).masterKey},
+		{"user add", 101, "add a user to the file", true, (*program).userAdd},
+		{"user edit", 102, "change the password of a user", true, (*program).userEdit},
+		{"user del", 103, "remove a user", true, (*program).userDelete},
+		{"user ls", 104, "list the users", true, (*program).userList},
+		{"master-key rotate", 105, "replace the master key and seal with the new one what the old one has sealed", false, (*program).masterKeyRotate},
+		{"key rotate", 106, "give encrypted repositories a new key for what is stored from now on", false, (*program).keyRotate},
 	}
 }
 

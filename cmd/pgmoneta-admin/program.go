@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
@@ -16,35 +17,6 @@ import (
 
 // name is the name of the program in its messages.
 const name = "pgmoneta-admin"
-
-const usage = name + ` ` + version.Version + `
-  Administration of the secrets of pgmoneta
-
-Usage:
-  pgmoneta-admin [ -f FILE ] [ OPTIONS ] [ COMMAND ]
-
-Options:
-  -f, --file FILE           users or admins file
-  -U, --user USER           user name
-  -P, --password PASSWORD   password; visible in the process list, prefer the prompt or PGMONETA_PASSWORD
-  -g, --generate            generate a password
-  -l, --length LENGTH       length of the generated password, 1 to 1024, default 64
-  -F, --format text|json    output format
-  -c, --config FILE         configuration of the daemon, for rotate; default /etc/pgmoneta/pgmoneta.conf
-  -D, --directory DIRECTORY directory of the daemon's configuration, users and admins files, for rotate
-  -s, --server SERVER       only the repository of this server, for key rotate
-  -V, --version             show the version
-  -?, --help                show this help
-
-Commands:
-  master-key                create the master key
-  master-key rotate         replace the master key and seal with the new one what the old one has sealed
-  key rotate                give encrypted repositories a new key for what is stored from now on
-  user add                  add a user to the file
-  user edit                 change the password of a user
-  user del                  remove a user
-  user ls                   list the users
-`
 
 // program is one run of pgmoneta-admin with all it touches besides files.
 type program struct {
@@ -68,6 +40,13 @@ type request struct {
 
 // run executes a command line and returns the exit code. The version exits with 1, as in C pgmoneta.
 func (p *program) run(argv []string) int {
+	if len(argv) > 0 && argv[0] == cmdline.Verb {
+		if err := commandLine().Answer(p.stdout, argv[1:], p.values); err != nil {
+			p.warn(err.Error())
+			return 1
+		}
+		return 0
+	}
 	args, err := parseArguments(argv)
 	if err != nil {
 		p.warn(err.Error())
@@ -79,7 +58,7 @@ func (p *program) run(argv []string) int {
 		return 1
 	}
 	if args.has("help") {
-		_, _ = io.WriteString(p.stdout, usage)
+		_, _ = io.WriteString(p.stdout, usage())
 		return 0
 	}
 	if p.uid == 0 {
@@ -100,7 +79,7 @@ func (p *program) dispatch(args *arguments) int {
 	cmd, err := findCommand(args.words)
 	if err != nil {
 		p.warn(err.Error() + "\n")
-		_, _ = io.WriteString(p.stdout, usage)
+		_, _ = io.WriteString(p.stdout, usage())
 		return 1
 	}
 	asJSON, err := wantsJSON(args)

@@ -12,12 +12,12 @@ import (
 
 // checkConf reports every problem of a daemon's configuration file, without a daemon.
 func (p *program) checkConf(ctx context.Context, c call) int {
-	format, err := outputFormat(c.options)
+	format, err := p.outputFormat(c.options)
 	if err != nil {
 		p.complain(err.Error())
 		return exitUsage
 	}
-	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
+	client := &mgmt.Client{Version: version.Version, Output: format.Output(), Now: p.now}
 	doc := mgmt.Local(ctx, checker{p.daemonFile(c.options)}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.args())
 	return p.show(doc, format, c)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
@@ -94,6 +95,8 @@ func forms() []form {
 		{"schedule", "", "[<server>]", "show what the daemon does by itself, when it will and when it did", 0, 1, mgmt.Schedule, serverOnly},
 		{"s3", "ls", "<server> [<prefix>]", "list objects in S3", 1, 2, mgmt.S3Ls, s3List},
 		{"s3", "restore", "<server> <prefix> [<position>] <directory>", "restore from S3", 3, 4, mgmt.S3Restore, s3Restore},
+		{schemaWord, "", "", "print the JSON Schema of what -F json prints", 0, 0, 0, nothing},                         // never travels
+		{cmdline.Verb, "", "bash|zsh|fish", "print what makes a shell complete these command lines", 1, 1, 0, nothing}, // never travels
 	}
 }
 

@@ -5,6 +5,7 @@
 //   - exit status 2 when the daemon reports a failure; it was 0. Its reason is printed on standard error
 //   - root may run it: whether the socket may be used is decided by the socket's owner and mode
 //   - a pgmoneta.conf serves as configuration, because it names the socket too, and the key output is honoured
+//   - at a terminal, and unless a format is asked for, it answers with tables and shows how far a job is
 //   - compress, decompress, encrypt and decrypt are always done by the daemon, never by this program
 //
 // Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.
@@ -18,12 +19,20 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
+	"golang.org/x/term"
+
+	"github.com/pgmoneta/pgmoneta-go/doc/schema"
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 )
+
+// schemaWord is the command that prints the schema of answers.
+const schemaWord = "schema"
 
 const (
 	exitOK          = 0
@@ -35,7 +44,10 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text}
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text, columns: columnsOf(os.Stdout)}
+	if p.columns > 0 { // with the output in a pipe, what reads it may have the terminal
+		p.progressColumns = columnsOf(os.Stderr)
+	}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
@@ -46,43 +58,24 @@ type program struct {
 	env            func(string) (string, bool)
 	now            func() time.Time
 	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
+	columns        int           // of the terminal that standard output is, 0 when it is none
+
+	// progressColumns is the width for showing how far a job is, 0 to show nothing.
+	progressColumns int
 }
 
-func options() []console.Option {
-	return []console.Option{
-		{Short: "-c", Long: "--config", Value: true},
-		{Short: "-h", Long: "--host", Value: true},
-		{Short: "-p", Long: "--port", Value: true},
-		{Short: "-U", Long: "--user", Value: true},
-		{Short: "-P", Long: "--password", Value: true},
-		{Short: "-L", Long: "--logfile", Value: true},
-		{Short: "-F", Long: "--format", Value: true},
-		{Short: "-C", Long: "--compress", Value: true},
-		{Short: "-E", Long: "--encrypt", Value: true},
-		{Short: "-s", Long: "--sort", Value: true},
-		{Short: "-v", Long: "--verbose"},
-		{Short: "-V", Long: "--version"},
-		{Short: "-?", Long: "--help"},
-		{Long: "--cascade"},
-		{Long: "--force"},
-		{Long: "--plain"},
-		{Long: "--allow-corrupt"},
-		{Long: "--quick"},
-		{Long: "--offline"},
-		{Long: "--dry-run"},
-		{Long: "--exact"},
-		{Long: "--delta"},
-		{Long: "--wal", Value: true},
-		{Long: "--waldir", Value: true},
-		{Long: "--tablespace", Value: true},
-		{Long: "--tablespaces-in-place"},
-		{Long: "--owner", Value: true},
-		{Long: "--workers", Value: true},
-		{Long: "--max-rate", Value: true},
-		{Long: "--no-wait"},
-		{Long: "--all"},
-		{Long: "--save"},
+// mostColumns is how wide a table becomes at most: longer lines are hard to read.
+const mostColumns = 80
+
+// columnsOf returns the width of a terminal, 0 of anything else.
+func columnsOf(f *os.File) int {
+	if !term.IsTerminal(int(f.Fd())) {
+		return 0
 	}
+	if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+		return min(columns, mostColumns)
+	}
+	return mostColumns
 }
 
 // run does what args say and returns the exit status.
@@ -90,6 +83,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		p.print(usage())
 		return exitUsage
+	}
+	if len(args) > 1 && args[0] == cmdline.Verb && args[1] == cmdline.WordsVerb {
+		return p.completion(args[1:]) // what follows is no command line of ours
 	}
 	parsed, err := console.ParseArgs(options(), args)
 	if err != nil {
@@ -125,7 +121,13 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		return exitUsage
 	}
 	c := call{form: form, words: words, options: parsed}
-	if form.command == mgmt.ConfCheck {
+	switch {
+	case form.word == cmdline.Verb:
+		return p.completion(words)
+	case form.word == schemaWord:
+		p.print(schema.Answers())
+		return exitOK
+	case form.command == mgmt.ConfCheck:
 		return p.checkConf(ctx, c)
 	}
 	if parsed.Has("--offline") {
@@ -145,34 +147,39 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 
 // send returns the daemon's response, or the exit status when there is none.
 func (p *program) send(ctx context.Context, conn connection, c call) (mgmt.Document, int) {
-	if conn.remote != "" {
-		client, err := p.dialRemote(ctx, conn)
-		if err != nil {
-			p.complain(err.Error())
-			return nil, exitUsage
-		}
-		defer func() { _ = client.Close() }()
-		return p.await(ctx, client, conn, c)
-	}
-	client, err := mgmt.Dial(ctx, conn.socket)
+	client, err := p.dial(ctx, &conn)
 	if err != nil {
-		p.complain(fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+
-			"Check that the daemon is running with this unix_socket_dir and that you may use its socket.", conn.socket, cause(err)))
+		p.complain(err.Error())
 		return nil, exitUsage
 	}
 	defer func() { _ = client.Close() }()
 	return p.await(ctx, client, conn, c)
 }
 
+// dial connects to the daemon. What had to be asked for is kept in conn, for more connections.
+func (p *program) dial(ctx context.Context, conn *connection) (*mgmt.Client, error) {
+	if conn.remote != "" {
+		return p.dialRemote(ctx, conn)
+	}
+	client, err := mgmt.Dial(ctx, conn.socket)
+	if err != nil {
+		return nil, &usageError{message: fmt.Sprintf("Failed to connect via Unix socket at '%s': %v. "+
+			"Check that the daemon is running with this unix_socket_dir and that you may use its socket.", conn.socket, cause(err))}
+	}
+	return client, nil
+}
+
 // await sends the request and waits for the response.
 func (p *program) await(ctx context.Context, client *mgmt.Client, conn connection, c call) (mgmt.Document, int) {
-	client.Version, client.Output, client.Now = version.Version, mgmt.Output(conn.format), p.now
+	client.Version, client.Output, client.Now = version.Version, conn.format.Output(), p.now
 	client.Coding, client.Keys = conn.coding, p.masterKey
 	args := c.args()
-	if c.form.command == mgmt.Backup && p.ticket != nil {
+	if p.ticket != nil && slices.Contains(progressForms(), c.form.name()) {
 		args["Ticket"] = p.ticket()
 	}
+	unfollow := p.follow(ctx, conn, c, args["Ticket"])
 	doc, err := client.Call(ctx, c.form.command, args)
+	unfollow()
 	if ctx.Err() != nil {
 		p.complain("interrupted: " + p.interrupted(ctx, conn, c, args["Ticket"]))
 		return nil, exitInterrupted
@@ -196,12 +203,13 @@ func (p *program) interrupted(ctx context.Context, conn connection, c call, tick
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelPatience)
 	defer stop()
-	client, err := mgmt.Dial(ctx, conn.socket)
+	client, err := p.dial(ctx, &conn)
 	if err != nil {
 		return goesOn
 	}
 	defer func() { _ = client.Close() }()
 	client.Version, client.Now = version.Version, p.now
+	client.Coding, client.Keys = conn.coding, p.masterKey
 	// Not the job that runs, whosesoever it is: this one may be waiting for it.
 	doc, err := client.Call(ctx, mgmt.Progress, mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true, "Ticket": ticket})
 	if err != nil || !doc.Outcome().Status {
@@ -237,7 +245,7 @@ func (p *program) show(doc mgmt.Document, format console.Format, c call) int {
 	if status == exitOK && !found {
 		status = exitUsage
 	}
-	if err := outcome.Err(); err != nil && format == console.Text {
+	if err := outcome.Err(); err != nil && (format == console.Text || format == console.Table) {
 		p.complain(err.Error())
 	}
 	if c.options.Has("--verbose") {
@@ -253,9 +261,19 @@ func (p *program) render(doc mgmt.Document, format console.Format, c call) (foun
 		return true, console.RenderChange(p.stdout, doc, format)
 	case c.form.command == mgmt.ConfGet && len(c.words) > 0 && doc.Outcome().Status:
 		return console.RenderSetting(p.stdout, doc, c.words[0], format)
+	case format == console.Table:
+		return true, console.RenderTable(p.stdout, doc, p.tableColumns())
 	default:
 		return true, console.Render(p.stdout, doc, format)
 	}
+}
+
+// tableColumns is the width of a table, which may have been asked for without a terminal.
+func (p *program) tableColumns() int {
+	if p.columns > 0 {
+		return p.columns
+	}
+	return mostColumns
 }
 
 func verdict(o mgmt.Outcome) string {

@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the scripts with what the progr
 // fakeDaemon knows the server "primary" and answers with as little as possible.
 type fakeDaemon struct {
 	cancelled atomic.Bool   // whether the job of "slow" was
+	asked     atomic.Int64  // how often somebody wanted to know how far it is
 	hold      chan struct{} // what backup of server "slow" waits for
 }
 
@@ -46,12 +47,23 @@ func (d *fakeDaemon) Handle(_ context.Context, req *mgmt.Request) (mgmt.Response
 			<-d.hold
 		}
 		d.cancelled.Store(req.Args.Bool("Cancel"))
+		if req.Command == mgmt.Progress {
+			return d.progress(req), nil
+		}
 	case "nosuch":
 		return nil, &mgmt.Error{Code: req.Command.Codes().NoServer, Err: errors.New(`no server "nosuch": see status`)}
 	case "old":
 		return nil, &mgmt.Error{Code: mgmt.CodeBackupActive, Workflow: "Backup"} // as 0.22, without a reason
 	}
 	return mgmt.Response{}, nil
+}
+
+// progress tells of the job of "slow": first it waits, then half of it is done.
+func (d *fakeDaemon) progress(req *mgmt.Request) mgmt.Response {
+	if d.asked.Add(1) == 1 || req.Args.Text("Ticket") == "" {
+		return mgmt.Response{"ProgressState": 0, "State": "queued"}
+	}
+	return mgmt.Response{"ProgressState": 1, "State": "running", "Kind": "backup", "Phase": "Backup", "Done": 1 << 30, "Total": 2 << 30}
 }
 
 // walCheckResponse finds a hole in the WAL of server "holes".
@@ -254,6 +266,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"schedule", `311 {"Server":null}`},
 		{"rehearse primary", `303 {"Backup":null,"Position":null,"Server":"primary"}`},
 		{"rehearse primary newest time=now", `303 {"Backup":"newest","Position":"time=now","Server":"primary"}`},
+		{"completion bash", `0 {}`},
 		{"s3 ls primary", `200 {"Server":"primary"}`},
 		{"s3 ls primary p", `200 {"S3Prefix":"p","Server":"primary"}`},
 		{"s3 restore primary p /tmp", `201 {"Directory":"/tmp","Position":null,"S3Prefix":"p","Server":"primary"}`},
@@ -278,6 +291,24 @@ func TestRequestsOfAllForms(t *testing.T) {
 	for _, f := range forms() {
 		if !covered[f.command] {
 			t.Errorf("no line tests %s", f.name())
+		}
+	}
+}
+
+// TestOptionsBelongToCommands keeps completion from offering an option where there is no such command.
+func TestOptionsBelongToCommands(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, f := range forms() {
+		known[f.name()] = true
+	}
+	for _, g := range commandLine().Groups {
+		for _, o := range g.Options {
+			for _, name := range o.For {
+				if !known[name] {
+					t.Errorf("%s is for %q, which is no command", o.Long, name)
+				}
+			}
 		}
 	}
 }

@@ -30,8 +30,12 @@ func (p *program) offline(ctx context.Context, c call) int {
 		p.complain(err.Error())
 		return exitUsage
 	}
-	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
-	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	client := &mgmt.Client{Version: version.Version, Output: format.Output(), Now: p.now}
+	bar := p.newBar(c)
+	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain, bar}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	if bar != nil {
+		bar.clear()
+	}
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
@@ -45,7 +49,7 @@ func (p *program) daemonConfig(o *console.Args) (*config.Config, console.Format,
 	if err != nil {
 		return nil, 0, err
 	}
-	format, err := outputFormat(o)
+	format, err := p.outputFormat(o)
 	return conf, format, err
 }
 
@@ -61,9 +65,9 @@ func (p *program) daemonFile(o *console.Args) string {
 	return filepath.Join(dir, config.ConfigName)
 }
 
-func outputFormat(o *console.Args) (console.Format, error) {
+func (p *program) outputFormat(o *console.Args) (console.Format, error) {
 	if !o.Has("--format") {
-		return console.Text, nil
+		return p.defaultFormat(), nil
 	}
 	return console.ParseFormat(o.Value("--format"))
 }
@@ -82,6 +86,7 @@ type inspector struct {
 	conf      *config.Config
 	masterKey func() (*vault.MasterKey, error)
 	say       func(line string)
+	bar       *progressBar // nil where nobody sees it
 }
 
 // Handle implements [mgmt.Handler].

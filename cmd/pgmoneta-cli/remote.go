@@ -45,30 +45,30 @@ func address(o *console.Args, cli *config.CLI) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(port)), nil
 }
 
-// dialRemote connects to a daemon over TCP. What is missing is asked for.
-func (p *program) dialRemote(ctx context.Context, conn connection) (*mgmt.Client, error) {
+// dialRemote connects to a daemon over TCP. What is missing is asked for, once.
+func (p *program) dialRemote(ctx context.Context, conn *connection) (*mgmt.Client, error) {
 	in := bufio.NewReader(p.stdin)
-	user := conn.user
-	for user == "" {
+	for conn.user == "" {
 		line, err := p.ask(in, "User name: ")
 		if err != nil {
 			return nil, err
 		}
-		user = line
+		conn.user = line
 	}
 	password, err := p.password(in, conn)
 	if err != nil {
 		return nil, err
 	}
+	conn.password = &password
 	config, err := p.tls(conn.remote)
 	if err != nil {
 		return nil, err
 	}
-	return mgmt.DialRemote(ctx, mgmt.Remote{Address: conn.remote, User: user, Password: password, TLS: config})
+	return mgmt.DialRemote(ctx, mgmt.Remote{Address: conn.remote, User: conn.user, Password: password, TLS: config})
 }
 
 // password returns the password from the option, the environment or the prompt.
-func (p *program) password(in *bufio.Reader, conn connection) (vault.Secret, error) {
+func (p *program) password(in *bufio.Reader, conn *connection) (vault.Secret, error) {
 	if conn.password != nil {
 		return *conn.password, vault.CheckPassword(*conn.password)
 	}

@@ -103,6 +103,9 @@ const sayEvery = 10 * time.Second
 
 // progress tells how far a restore is and how long it will still take.
 func (i inspector) progress() func(phase string, done, total int64) {
+	if i.bar != nil {
+		return i.bar.show
+	}
 	began, told := time.Time{}, time.Time{}
 	return func(phase string, done, total int64) {
 		now := time.Now()

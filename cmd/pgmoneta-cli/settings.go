@@ -46,7 +46,7 @@ func coding(o *console.Args) (c mgmt.Coding) {
 func checkOptions(o *console.Args) error {
 	if o.Has("--format") {
 		if _, err := console.ParseFormat(o.Value("--format")); err != nil {
-			return &usageError{message: "Format type is not correct: use text, json or raw"}
+			return &usageError{message: "Format type is not correct: use table, text, json or raw"}
 		}
 	}
 	if err := oneOf(o, "--compress", compressWords()...); err != nil {
@@ -112,10 +112,21 @@ func (p *program) locate(o *console.Args) (connection, error) {
 		return connection{}, fmt.Errorf("%s has no unix_socket_dir: set it to the directory of the daemon's socket, or use '--host' (-h) and '--port' (-p)", path)
 	}
 	c.socket = filepath.Join(cli.UnixSocketDir, mgmt.SocketName)
-	if o.Has("--format") {
+	switch {
+	case o.Has("--format"):
 		c.format, err = console.ParseFormat(o.Value("--format"))
+	case !cli.OutputSet:
+		c.format = p.defaultFormat()
 	}
 	return c, err
+}
+
+// defaultFormat is what nobody asked for: at a terminal sits a person.
+func (p *program) defaultFormat() console.Format {
+	if p.columns > 0 {
+		return console.Table
+	}
+	return console.Text
 }
 
 // configFile returns the file of --config, or the first that exists of those looked for without it.

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -289,6 +291,41 @@ func TestUsage(t *testing.T) {
 		if message, code := s.run(strings.Fields(tt.args)...); code != tt.code || (code == 0) != (message == "") {
 			t.Errorf("pgmoneta-wal %s: %d, %s", tt.args, code, message)
 		}
+	}
+}
+
+// TestCommandLineIsWhatIsRead holds the table that people are shown to the flags that are read.
+func TestCommandLineIsWhatIsRead(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"get", "push", "check"} {
+		shown := map[string]bool{}
+		for _, g := range commandLine().Groups {
+			for _, o := range g.Options {
+				if o.For == nil || slices.Contains(o.For, command) {
+					shown[strings.TrimLeft(o.Long, "-")] = true
+				}
+			}
+		}
+		flags(command, new(options)).VisitAll(func(f *flag.Flag) {
+			if len(f.Name) > 1 && !shown[f.Name] {
+				t.Errorf("%s reads --%s, which nobody is told of", command, f.Name)
+			}
+			delete(shown, f.Name)
+		})
+		for name := range shown {
+			t.Errorf("%s does not read --%s", command, name)
+		}
+	}
+}
+
+func TestCompletionNamesTheServers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var out bytes.Buffer
+	p := program{stdout: &out, stderr: &out, env: os.LookupEnv}
+	code := p.run([]string{"completion", "words", "--", "get", "-c", filepath.Join(s.dir, "pgmoneta.conf"), ""})
+	if code != 0 || out.String() != "primary\t\nnew\t\n" {
+		t.Errorf("completion = %d, %q, want the servers", code, out.String())
 	}
 }
 

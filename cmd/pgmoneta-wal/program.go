@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -50,16 +51,22 @@ type options struct {
 // run does what args say and returns the exit status.
 func (p *program) run(args []string) int {
 	if len(args) == 0 {
-		_, _ = io.WriteString(p.stderr, usage)
+		_, _ = io.WriteString(p.stderr, usage())
 		return exitFailure
 	}
 	command, args := args[0], args[1:]
 	switch command {
+	case cmdline.Verb:
+		if err := commandLine().Answer(p.stdout, args, p.values); err != nil {
+			p.complain(err.Error())
+			return exitFailure
+		}
+		return exitOK
 	case "-V", "--version":
 		_, _ = fmt.Fprintln(p.stdout, "pgmoneta-wal "+version.Version)
 		return exitOK
 	case "-?", "--help", "help":
-		_, _ = io.WriteString(p.stdout, usage)
+		_, _ = io.WriteString(p.stdout, usage())
 		return exitOK
 	}
 	code, err := p.command(command, args)

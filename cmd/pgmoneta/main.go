@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -34,43 +35,20 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-const usage = `pgmoneta ` + version.Version + `
-  Backup and WAL daemon for PostgreSQL
-
-Usage:
-  pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]
-  pgmoneta restore ...        the same as pgmoneta-cli restore ...
-
-Options:
-  -c, --config CONFIG_FILE    configuration, default /etc/pgmoneta/pgmoneta.conf
-  -u, --users USERS_FILE      users, default /etc/pgmoneta/pgmoneta_users.conf
-  -A, --admins ADMINS_FILE    admins, default /etc/pgmoneta/pgmoneta_admins.conf
-  -D, --directory DIRECTORY   directory that holds all three
-  -V, --version               print the version
-  -?, --help                  print this help
-
-Signals:
-  TERM, INT, ALRM   stop in order
-  HUP               read the configuration again
-  USR1              open the metrics listener again
-`
-
-var options = []console.Option{
-	{Short: "-c", Long: "--config", Value: true},
-	{Short: "-u", Long: "--users", Value: true},
-	{Short: "-A", Long: "--admins", Value: true},
-	{Short: "-D", Long: "--directory", Value: true},
-	{Short: "-V", Long: "--version"},
-	{Short: "-?", Long: "--help"},
-}
-
 // run runs the daemon and returns its exit code.
 func run(words []string, stdout, stderr io.Writer) int {
 	if len(words) > 0 && words[0] == "restore" {
 		fmt.Fprintln(stderr, "pgmoneta:", becomeCLI(words))
 		return 1
 	}
-	args, err := console.ParseArgs(options, words)
+	if len(words) > 0 && words[0] == cmdline.Verb {
+		if err := commandLine().Answer(stdout, words[1:], nil); err != nil {
+			fmt.Fprintln(stderr, "pgmoneta:", err)
+			return 1
+		}
+		return 0
+	}
+	args, err := console.ParseArgs(console.Options(commandLine()), words)
 	fail := func(err error) int {
 		fmt.Fprintln(stderr, "pgmoneta:", err)
 		return 1
@@ -82,7 +60,7 @@ func run(words []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "pgmoneta", version.Version)
 		return 1 // as C pgmoneta does, and scripts may test it
 	case args.Has("--help"):
-		fmt.Fprint(stdout, usage)
+		fmt.Fprint(stdout, commandLine().Help(version.Version))
 		return 0
 	case len(args.Words) > 0:
 		return fail(fmt.Errorf("unknown argument %q: see pgmoneta --help", args.Words[0]))

@@ -19,6 +19,7 @@ type CLI struct {
 	LogPath       string
 	LogMode       LogMode
 	Output        Output
+	OutputSet     bool       // somebody asked for Output
 	Compression   Codec      // of the management protocol
 	Encryption    Encryption // of the management protocol
 }
@@ -131,6 +132,12 @@ func isDaemonPath(name string) bool {
 }
 
 func cliKeys() []key[CLI] {
+	output := enum("output", func(c *CLI) *Output { return &c.Output }, []word[Output]{{"text", OutputText}, {"json", OutputJSON}, {"raw", OutputRaw}})
+	set := output.set
+	output.set = func(c *CLI, value string) error {
+		c.OutputSet = true
+		return set(c, value)
+	}
 	return []key[CLI]{
 		text("host", func(c *CLI) *string { return &c.Host }),
 		custom("port", func(c *CLI) *int { return &c.Port }, parseCLIPort, func(n int) string { return fmt.Sprint(n) }),
@@ -139,7 +146,7 @@ func cliKeys() []key[CLI] {
 		custom("log_level", func(c *CLI) *slog.Level { return &c.LogLevel }, logging.ParseLevel, levelWord),
 		path("log_path", func(c *CLI) *string { return &c.LogPath }),
 		enum("log_mode", func(c *CLI) *LogMode { return &c.LogMode }, logModeWords),
-		enum("output", func(c *CLI) *Output { return &c.Output }, []word[Output]{{"text", OutputText}, {"json", OutputJSON}, {"raw", OutputRaw}}),
+		output,
 		custom("compression", func(c *CLI) *Codec { return &c.Compression }, ParseWireCodec, Codec.String),
 		custom("encryption", func(c *CLI) *Encryption { return &c.Encryption }, ParseWireEncryption, Encryption.String),
 	}

@@ -165,7 +165,7 @@ func TestCLIFileMayBeADaemonFile(t *testing.T) {
 	}
 	// The sections of servers in the sample are passed over.
 	want := CLI{Host: "*", UnixSocketDir: "/tmp/", LogType: LogFile, LogLevel: cli.LogLevel, LogPath: "/tmp/pg$moneta #1.log", LogMode: LogAppend,
-		Output: OutputJSON, Compression: LZ4, Encryption: AES256}
+		Output: OutputJSON, OutputSet: true, Compression: LZ4, Encryption: AES256}
 	if *cli != want {
 		t.Errorf("got %+v, want %+v", *cli, want)
 	}

@@ -3,6 +3,8 @@ package console
 import (
 	"fmt"
 	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
 )
 
 // An Option is one option a program knows.
@@ -10,6 +12,17 @@ type Option struct {
 	Short string // with its dash, such as "-c"; "" when there is none
 	Long  string // with its dashes, such as "--config"; also the name for [Args.Value]
 	Value bool   // the next word is its value
+}
+
+// Options returns the options of a program.
+func Options(p *cmdline.Program) []Option {
+	var list []Option
+	for _, g := range p.Groups {
+		for _, o := range g.Options {
+			list = append(list, Option{Short: o.Short, Long: o.Long, Value: o.Arg != ""})
+		}
+	}
+	return list
 }
 
 // Args are the arguments of one call, sorted into options and words.

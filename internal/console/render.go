@@ -15,7 +15,18 @@ const (
 	Text Format = Format(mgmt.OutputText)
 	JSON Format = Format(mgmt.OutputJSON)
 	Raw  Format = Format(mgmt.OutputRaw)
+
+	// Table is for people at a terminal, see [RenderTable]. No daemon knows of it.
+	Table Format = 3
 )
+
+// Output is what a daemon is told.
+func (f Format) Output() mgmt.Output {
+	if f == Table {
+		return mgmt.OutputText
+	}
+	return mgmt.Output(f)
+}
 
 // ParseFormat reads the word of an option.
 func ParseFormat(word string) (Format, error) {
@@ -26,8 +37,10 @@ func ParseFormat(word string) (Format, error) {
 		return JSON, nil
 	case "raw":
 		return Raw, nil
+	case "table":
+		return Table, nil
 	default:
-		return 0, fmt.Errorf("format %q: want text, json or raw", word)
+		return 0, fmt.Errorf("format %q: want table, text, json or raw", word)
 	}
 }
 

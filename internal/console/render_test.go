@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 )
@@ -288,6 +289,11 @@ func FuzzRender(f *testing.F) {
 			}
 			if err := RenderChange(&out, doc, format); err != nil {
 				t.Fatal(err)
+			}
+		}
+		for _, columns := range []int{80, 20} {
+			if line := widest(table(t, doc, columns)); utf8.RuneCountInString(line) > columns {
+				t.Fatalf("a line is longer than %d: %q", columns, line)
 			}
 		}
 	})

@@ -331,6 +331,13 @@ func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt
 	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
+	if ticket := req.Args.Text("Ticket"); ticket != "" {
+		state := h.book.state(v.name, ticket)
+		resp["State"] = state
+		if state != stateRunning {
+			return resp, nil // what runs is another one
+		}
+	}
 	list := h.jobSnapshots()
 	// A check of WAL runs beside the job that is meant.
 	beside := job.CheckWAL.Number()
@@ -341,6 +348,7 @@ func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt
 		}
 		elapsed := int64(j.UpdatedAt.Sub(j.StartedAt).Seconds())
 		resp["ProgressState"], resp["Done"], resp["Total"], resp["Elapsed"] = 1, j.DoneBytes, j.TotalBytes, max(elapsed, 0)
+		resp["Kind"], resp["Phase"] = string(job.KindOf(j.Kind)), j.Phase
 		if j.TotalBytes > 0 {
 			resp["Percentage"] = int64(100 * j.DoneBytes / j.TotalBytes)
 			if done := min(j.DoneBytes, j.TotalBytes); done > 0 {

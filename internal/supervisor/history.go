@@ -214,3 +214,14 @@ func (b *book) find(server, ticket string) int64 {
 	}
 	return 0
 }
+
+// state returns that of the job with a ticket, "" when it has ended or was never asked for.
+func (b *book) state(server, ticket string) string {
+	id := b.find(server, ticket)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.open[id]; e != nil {
+		return e.State
+	}
+	return ""
+}

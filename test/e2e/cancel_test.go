@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +28,12 @@ func TestBackupIsCancelled(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(t, time.Minute, "progress", func() error {
-			if p := d.must(t, "progress", "primary", "backup"); p["Done"].(float64) == 0 {
+			p := d.must(t, "progress", "primary", "backup")
+			if p["Done"].(float64) == 0 {
 				return errors.New("nothing is done")
+			}
+			if p["Kind"] != "backup" || p["Phase"] == "" {
+				t.Errorf("the backup's progress is %v", p)
 			}
 			return nil
 		})
@@ -53,4 +59,45 @@ func TestBackupIsCancelled(t *testing.T) {
 			t.Errorf("%s: %v backups are listed", by, n)
 		}
 	}
+}
+
+// Interrupting the one who waits cancels a backup of a daemon on another machine as well. What was asked there for the
+// login, on standard input, is not asked again.
+func TestRemoteBackupIsCancelled(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1})
+	port := freePort(t)
+	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, "max_rate = 1048576", fmt.Sprintf("management = %d", port))
+	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
+	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", "letmein", "user", "add")
+	d.admins = d.path("pgmoneta_admins.conf")
+	pgtest.Own(t, d.dir)
+	d.start(t)
+	d.waitStreaming(t, "primary")
+
+	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), "-h", "127.0.0.1", "-p", strconv.Itoa(port), "backup", "primary")
+	var stderr strings.Builder
+	cmd.Stderr, cmd.Stdin = &stderr, strings.NewReader("dba\nletmein\n")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, time.Minute, "progress", func() error {
+		if p := d.must(t, "progress", "primary", "backup"); p["Done"].(float64) == 0 {
+			return errors.New("nothing is done")
+		}
+		return nil
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != 130 || !strings.Contains(stderr.String(), "backup was cancelled") {
+		t.Errorf("exit status %d: %s", status, stderr.String())
+	}
+	waitFor(t, time.Minute, "the end of the job", func() error {
+		if d.status(t, "primary")["ActiveBackup"] == true {
+			return errors.New("it is running")
+		}
+		return nil
+	})
 }
