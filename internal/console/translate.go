@@ -30,6 +30,7 @@ func translate(doc mgmt.Document) mgmt.Document {
 		translateEach(resp, "Backups", translateBackup)
 	case mgmt.Status, mgmt.StatusDetails, mgmt.S3Ls:
 		translateSizes(resp, "TotalSpace", "FreeSpace", "UsedSpace")
+		translatePresent(resp, "SpaceGrowth")
 		translateEach(resp, "Servers", translateServer)
 	case mgmt.WALCheck:
 		translateSizes(resp, "SegmentSize", "StoredSize", "ReadSize")
@@ -130,6 +131,9 @@ func translateServer(s mgmt.Document) {
 		})
 	}
 	translateEach(s, "Backups", translateBackup)
+	if usage := s.Object("Usage"); usage != nil {
+		translatePresent(usage, "UsedSize", "LogicalSize", "StoredSize", "SharedSize", "DeadSize", "FreeSpace")
+	}
 }
 
 // translateSizes turns bytes into text. A member that is text already, such as the WAL file of info, stays.

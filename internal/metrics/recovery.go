@@ -117,6 +117,24 @@ func designedJobs() []family {
 		gauge("pgmoneta_repository_free_bytes", "Bytes free for base_dir.", func(s *Snapshot) float64 { return float64(s.Storage.Free) }),
 		gauge("pgmoneta_repository_size_bytes", "Bytes of the file system of base_dir.", func(s *Snapshot) float64 { return float64(s.Storage.Total) }),
 		{
+			name: "pgmoneta_repository_full_seconds", kind: gaugeKind,
+			help: "Time until nothing is free for base_dir if it goes on as in the last days, +Inf if its file system does not fill up; absent until six hours are known.",
+			samples: func(s *Snapshot, emit emit) {
+				if s.Storage.Forecast.Known {
+					emit(s.Storage.Forecast.Full)
+				}
+			},
+		},
+		labelled(gaugeKind, "pgmoneta_server_used_bytes", "Bytes on disk of the repository of the server, measured from time to time.", []string{server}, func(v *Server, emit emit) {
+			if v.UsedBytes > 0 {
+				emit(float64(v.UsedBytes), v.Name)
+			}
+		}),
+		used("pgmoneta_server_logical_bytes", "Bytes that all backups of the server would restore.", func(u *Usage) uint64 { return u.Logical }),
+		used("pgmoneta_server_stored_bytes", "Bytes of packs and manifests of the server's backups.", func(u *Usage) uint64 { return u.Stored }),
+		used("pgmoneta_server_shared_bytes", "Of the stored bytes, those that more than one backup uses.", func(u *Usage) uint64 { return u.Shared }),
+		used("pgmoneta_server_dead_bytes", "Of the stored bytes, those that no backup uses.", func(u *Usage) uint64 { return u.Dead }),
+		{
 			name: "pgmoneta_log_messages_total", help: "Lines logged since the start or the last \"clear prometheus\", of all processes.", kind: counterKind, labels: []string{"level"},
 			samples: func(s *Snapshot, emit emit) {
 				emit(float64(s.Log.Info), "info")
@@ -137,6 +155,15 @@ func designedJobs() []family {
 		},
 		gauge("pgmoneta_time_seconds", "The time by the clock of this machine, to compare with that of Prometheus.", func(s *Snapshot) float64 { return unix(s.Now) }),
 	}
+}
+
+// used is a gauge that is absent while it is not known what the backups take.
+func used(name, help string, value func(u *Usage) uint64) family {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if v.Usage != nil {
+			emit(float64(value(v.Usage)), v.Name)
+		}
+	})
 }
 
 func ended(name, help string, k kind, value func(j *Job) float64) family {

@@ -38,6 +38,23 @@ type Storage struct {
 	Used  uint64 // by base_dir
 	Free  uint64 // for us
 	Total uint64 // of the file system
+
+	Forecast Forecast
+}
+
+// A Forecast is how a file system goes on if it goes on as it did.
+type Forecast struct {
+	Known  bool
+	Growth float64 // bytes per second
+	Full   float64 // seconds until nothing is free, +Inf if it does not grow
+}
+
+// A Usage is what the backups of a server take, in bytes.
+type Usage struct {
+	Logical uint64 // that all backups would restore
+	Stored  uint64 // packs and manifests
+	Shared  uint64 // of that, used by more than one backup
+	Dead    uint64 // of that, used by none
 }
 
 // A Server is one PostgreSQL server of the configuration.
@@ -64,6 +81,8 @@ type Server struct {
 	Backups     []Backup // ascending by label
 	BackupBytes uint64   // all backups of the server as stored
 	TotalBytes  uint64   // everything stored of the server
+	UsedBytes   uint64   // of its repository on disk, 0 before it was measured
+	Usage       *Usage   // nil while it is not known
 
 	LastFull        time.Time  // end of the last full backup that succeeded, zero if none
 	LastIncremental time.Time  // end of the last incremental one

@@ -151,6 +151,7 @@ func (s *Supervisor) begin(v *server) {
 	v.watchers.Go(func() { s.mendGap(watching, v) })
 	v.watchers.Go(func() { s.expire(watching, v) })
 	v.watchers.Go(func() { s.keepSchedule(watching, v) })
+	v.watchers.Go(func() { s.watchUsage(watching, v) })
 }
 
 // remove ends what runs for a server that is in the fleet no more, without waiting

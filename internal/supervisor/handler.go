@@ -332,7 +332,8 @@ func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
 	list := h.jobSnapshots()
-	// A check of WAL runs beside the job that is meant.
+	// A check of WAL runs beside the job that is meant; others beside it are not worth telling.
+	list = slices.DeleteFunc(list, func(j shmem.JobSnapshot) bool { return job.KindOf(j.Kind).Quiet() })
 	beside := job.CheckWAL.Number()
 	slices.SortFunc(list, func(a, b shmem.JobSnapshot) int { return isKind(b, beside) - isKind(a, beside) })
 	for _, j := range list {
@@ -393,6 +394,7 @@ func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error
 		"NumberOfServers": len(servers), "Servers": servers}
 	if details {
 		resp["PgmonetaFips"] = false
+		resp["SpaceForecast"], resp["SpaceFullAt"], resp["SpaceGrowth"] = spaceForecast(h.forecast.Load(), time.Now())
 	}
 	return resp, nil
 }
@@ -421,6 +423,7 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(ctx, list)
 		h.walStatus(d, snap)
 		d["LastRehearsal"] = v.lastRehearsal()
+		d["Usage"] = h.usageOf(v)
 		if err := h.holeStatus(ctx, d, v); err != nil {
 			return nil, 0, err
 		}

@@ -43,6 +43,7 @@ type server struct {
 	calendar calendar // what was done by the schedule
 
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
+	usage     atomic.Pointer[usage]     // what the backups take, nil while not known
 
 	unreadable atomic.Bool                        // the catalog could not be read the last time
 	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline

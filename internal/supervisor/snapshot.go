@@ -38,11 +38,14 @@ func (s *Supervisor) Snapshot() metrics.Snapshot {
 		m = &measure{}
 	}
 	snap.Storage = m.storage
+	if f := s.forecast.Load(); f != nil {
+		snap.Storage.Forecast = *f
+	}
 	jobs := s.jobSnapshots()
 	for _, v := range s.servers {
 		sv := s.serverSnapshot(c, v, snap.Now)
 		size := m.servers[v.name]
-		sv.Workspace, sv.Shipping, sv.TotalBytes = size.workspace, size.shipping, max(sv.TotalBytes, size.total)
+		sv.Workspace, sv.Shipping, sv.TotalBytes, sv.UsedBytes = size.workspace, size.shipping, max(sv.TotalBytes, size.total), size.own
 		sv.Progress, sv.Running = progressOf(v, jobs)
 		snap.Servers = append(snap.Servers, sv)
 	}
@@ -53,7 +56,7 @@ func (s *Supervisor) Snapshot() metrics.Snapshot {
 	return snap
 }
 
-// progressOf tells how far the job of a server is, and which run. A check of WAL runs beside the job that is meant.
+// progressOf tells how far the job of a server is, and which run. Some run beside the job that is meant.
 func progressOf(v *server, jobs []shmem.JobSnapshot) (p metrics.Progress, running []string) {
 	p.Workflow, p.Phase = "Backup", "Unknown" // what pgmoneta 0.22 says of an idle server
 	for _, j := range jobs {
@@ -62,7 +65,7 @@ func progressOf(v *server, jobs []shmem.JobSnapshot) (p metrics.Progress, runnin
 		}
 		kind := job.KindOf(j.Kind)
 		running = append(running, string(kind))
-		if kind == job.CheckWAL && len(running) > 1 {
+		if kind.Beside() && (len(running) > 1 || kind.Quiet()) {
 			continue
 		}
 		p = metrics.Progress{Workflow: workflow(kind), Phase: cmp.Or(j.Phase, "Unknown"), Done: j.DoneBytes, Total: j.TotalBytes, Elapsed: max(j.UpdatedAt.Sub(j.StartedAt), 0)}
@@ -129,6 +132,9 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 				m.LastIncremental = b.Summary.EndedAt
 			}
 		}
+	}
+	if u := v.usage.Load(); u != nil {
+		m.Usage = &metrics.Usage{Logical: uint64(u.Logical), Stored: uint64(u.Stored), Shared: uint64(u.Shared), Dead: uint64(u.Dead)}
 	}
 	if last := v.rehearsed.Load(); last != nil {
 		h := last.result

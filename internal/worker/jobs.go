@@ -34,7 +34,7 @@ func (w *worker) job(ctx context.Context) job.Result {
 		attrs = append(attrs, "label", string(r.Backup.Label))
 	}
 	level := slog.LevelInfo
-	if w.Kind == job.PlanRetention { // every few minutes, and it changes nothing
+	if w.Kind.Quiet() {
 		level = slog.LevelDebug
 	}
 	w.log.Log(ctx, level, "job done", attrs...)
@@ -73,6 +73,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.checkWAL(ctx)
 	case job.PlanRetention:
 		return w.planRetention(ctx)
+	case job.Usage:
+		return w.usage(ctx)
 	}
 	lock, err := w.lock(ctx)
 	if err != nil {
