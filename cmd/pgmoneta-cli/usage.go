@@ -13,7 +13,7 @@ Options:
   -F, --format FORMAT    text, json or raw
   -s, --sort ORDER       asc or desc, for list-backup
       --cascade          also the backups it is based on, for retain and expunge
-      --force            also a backup that is retained, for delete
+      --force            also a backup that is retained, and at once one in the trash, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
       --plain            write an archive of an encrypted repository, which is not encrypted itself
       --quick            read no content, for wal check

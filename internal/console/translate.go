@@ -24,10 +24,11 @@ func translate(doc mgmt.Document) mgmt.Document {
 	case mgmt.Restore:
 		translateBackup(resp)
 		translatePresent(resp, "ReadSize", "WriteSize", "NeededSpace", "FreeSpace", "Speed")
-	case mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate:
+	case mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate, mgmt.Undelete:
 		translateBackup(resp)
 	case mgmt.ListBackup:
 		translateEach(resp, "Backups", translateBackup)
+		translateEach(resp, "Trash", func(b mgmt.Document) { translateSizes(b, "BackupSize", "RestoreSize") })
 	case mgmt.Status, mgmt.StatusDetails, mgmt.S3Ls:
 		translateSizes(resp, "TotalSpace", "FreeSpace", "UsedSpace")
 		translatePresent(resp, "SpaceGrowth")

@@ -227,6 +227,7 @@ type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
 	Path    string        // archive: the file
+	Until   time.Time     // delete: how long it can be brought back; zero when it cannot
 	Restore *RestoreReport
 	Files   []File      // verify
 	Report  []string    // verify: what is wrong, one line each

@@ -62,6 +62,11 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	marks, err := r.strayMarks(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	orphans = append(orphans, marks...)
 	unfinished, err := r.settled(ctx, listed)
 	if err != nil {
 		return nil, err

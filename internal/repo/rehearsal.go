@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -84,9 +85,13 @@ func (r *Repository) LastRehearsal(ctx context.Context) (Label, *Rehearsal, erro
 	if err != nil {
 		return "", nil, err
 	}
+	trash, err := r.inTrash(ctx)
+	if err != nil {
+		return "", nil, err
+	}
 	var newest *Rehearsal
 	var of Label
-	for _, l := range labels {
+	for _, l := range slices.DeleteFunc(labels, func(l Label) bool { return trash[l] }) {
 		h, err := r.Rehearsal(ctx, l)
 		if ctx.Err() != nil {
 			return "", nil, context.Cause(ctx)

@@ -87,6 +87,9 @@ func (r *Repository) addRecord(ctx context.Context, l Label, series string, cont
 	if ok, err := r.exists(ctx, manifestName(l)); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("server %q: backup %s: %w", r.server, l, ErrNoBackup))
 	}
+	if trashed, err := r.exists(ctx, trashName(l)); err != nil || trashed {
+		return errors.Join(err, &TrashedError{r.server, l}) // to keep it would promise what nobody holds
+	}
 	numbers, err := r.records(ctx, l, series)
 	if err != nil {
 		return err

@@ -87,6 +87,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Mode:       h.mode,
 		mgmt.Retain:     h.retain,
 		mgmt.Expunge:    h.retain,
+		mgmt.Undelete:   h.undelete,
 		mgmt.Annotate:   h.annotate,
 	}[req.Command]
 	if handle == nil {
@@ -170,7 +171,11 @@ func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	if err != nil {
 		return nil, err
 	}
-	return mgmt.Response{"Backup": string(result.Backup.Label)}, nil
+	resp := mgmt.Response{"Backup": string(result.Backup.Label)}
+	if !result.Until.IsZero() {
+		resp["Until"] = result.Until.UTC().Format(time.RFC3339)
+	}
+	return resp, nil
 }
 
 func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -281,7 +286,15 @@ func (h handler) listBackup(ctx context.Context, req *mgmt.Request, v *server) (
 	default:
 		return nil, &mgmt.Error{Code: mgmt.CodeListInvalidSort, Workflow: "list-backup", Err: fmt.Errorf("sort %q: want asc or desc", req.Args.Text("Sort"))}
 	}
-	return mgmt.Response{"NumberOfBackups": len(rows), "Backups": rows}, nil
+	resp := mgmt.Response{"NumberOfBackups": len(rows), "Backups": rows}
+	trash, err := h.inTrash(ctx, v)
+	if err != nil {
+		return nil, &mgmt.Error{Code: mgmt.CodeListBackups, Workflow: "list-backup", Err: err}
+	}
+	if len(trash) > 0 {
+		resp["Trash"] = trash
+	}
+	return resp, nil
 }
 
 func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {

@@ -165,11 +165,17 @@ func streaming(server *shmem.Server) (bool, string) {
 
 func (w *worker) delete(ctx context.Context) (job.Result, error) {
 	b, err := w.repo.Find(ctx, w.Job.Backup)
+	if trashed := (*repo.TrashedError)(nil); w.Job.Force && errors.As(err, &trashed) {
+		return w.purge(ctx, trashed.Label)
+	}
 	if err != nil {
 		return job.Result{}, err
 	}
 	if b.Keep && !w.Job.Force {
 		return job.Result{}, &repo.KeptError{Server: w.Server, Label: b.Label}
+	}
+	if w.Policy.Delay > 0 && !b.Foreign && b.Err == nil {
+		return w.trash(ctx, b)
 	}
 	w.progress()("Delete backup", 0, 0)
 	if err := w.remove(ctx, b); err != nil {
