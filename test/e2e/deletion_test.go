@@ -132,8 +132,8 @@ func TestDeletionWaitsForWhoeverReadsTheBackup(t *testing.T) {
 	}
 	s := pgtest.Start(t, pgtest.Options{Settings: settings})
 	d := rehearsing(t, s, "retention_interval = 3600", "delete_delay = 1s")
-	d.checks(t, "postgres: SELECT count(*) = 300000 FROM t\n")
-	s.Exec(t, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 300000) i")
+	d.checks(t, "postgres: SELECT count(*) = 60000 FROM t\n")
+	s.Exec(t, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 60000) i")
 	into := func(name string) string {
 		dir := d.path(name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -156,7 +156,7 @@ func TestDeletionWaitsForWhoeverReadsTheBackup(t *testing.T) {
 		}},
 		{"pgmoneta: restore primary", func(l string) []string { return []string{"restore", "primary", l, restored} }, func(l string) {
 			r := pgtest.OpenDir(t, s.Major, filepath.Join(restored, "primary-"+l), pgtest.Options{})
-			if n := r.QueryString(t, "SELECT count(*) FROM t"); n != "300000" {
+			if n := r.QueryString(t, "SELECT count(*) FROM t"); n != "60000" {
 				t.Errorf("%s rows are restored", n)
 			}
 			r.Stop(t, pgtest.Immediate)
@@ -219,7 +219,7 @@ func TestDeletionIsRefusedBesideAnotherProgram(t *testing.T) {
 	s.Exec(t, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i")
 	label := d.must(t, "backup", "primary")["Backup"].(string)
 	dir := t.TempDir()
-	cmd := exec.Command(filepath.Join(d.bin, "pgmoneta-cli"), "restore", "--offline", "-c", d.path("pgmoneta.conf"), "--max-rate", "4m", "primary", label, "current", dir)
+	cmd := exec.Command(filepath.Join(d.bin, "pgmoneta-cli"), "restore", "--offline", "-c", d.path("pgmoneta.conf"), "--max-rate", "16m", "primary", label, "current", dir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
