@@ -235,7 +235,9 @@ type Result struct {
 	Repo    *RepoReport // repocheck and usage
 
 	Rehearsal *repo.Rehearsal // rehearse
-	Retention *RetentionReport
+
+	Verification *repo.Verification // verify
+	Retention    *RetentionReport
 }
 
 // A File is a row of a verification.

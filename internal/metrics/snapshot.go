@@ -18,6 +18,7 @@ type Snapshot struct {
 	Retention   Retention
 	Compression int // configuration code: 0 none, 17 gzip, 18 zstd, 19 lz4, 20 bzip2, 33 to 35 on the server
 	Storage     Storage
+	Requests    []StorageRequests // one for each operation
 	Reload      Reload
 	Certificate []Certificate
 	Servers     []Server // names are unique
@@ -47,6 +48,14 @@ type Forecast struct {
 	Known  bool
 	Growth float64 // bytes per second
 	Full   float64 // seconds until nothing is free, +Inf if it does not grow
+}
+
+// StorageRequests are the requests of one kind to the storage engine, of all servers since the start.
+type StorageRequests struct {
+	Engine    string
+	Operation string
+	Failed    uint64
+	Elapsed   Distribution
 }
 
 // A Usage is what the backups of a server take, in bytes.
@@ -87,7 +96,8 @@ type Server struct {
 	LastFull        time.Time  // end of the last full backup that succeeded, zero if none
 	LastIncremental time.Time  // end of the last incremental one
 	Rehearsal       *Rehearsal // the last one, nil if there was none
-	Verified        *Verified  // the last one since the start, nil if there was none
+	Verified        *Verified  // the last one, nil if there was none
+	BackupDue       time.Time  // of the first backup that the schedule has after the last good one, zero if there is none
 	Recovery        Recovery
 	CatalogProblem  bool  // the list of backups could not be read
 	Jobs            []Job // that ended since the start, one for each kind and outcome

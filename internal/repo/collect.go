@@ -107,7 +107,7 @@ func (r *Repository) strayRecords(ctx context.Context, listed []Label) ([]string
 		if there {
 			names = append(names, name)
 		}
-		for _, series := range []string{noteSeries, rehearsalSeries} {
+		for _, series := range []string{noteSeries, rehearsalSeries, verificationSeries} {
 			numbers, err := r.records(ctx, l, series)
 			if err != nil {
 				return nil, err

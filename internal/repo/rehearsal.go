@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -81,24 +80,5 @@ func (r *Repository) Rehearsal(ctx context.Context, l Label) (*Rehearsal, error)
 // LastRehearsal returns the newest rehearsal of all backups that are listed, nil if
 // there was none. Records that cannot be read are passed over.
 func (r *Repository) LastRehearsal(ctx context.Context) (Label, *Rehearsal, error) {
-	labels, err := r.labels(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	trash, err := r.inTrash(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	var newest *Rehearsal
-	var of Label
-	for _, l := range slices.DeleteFunc(labels, func(l Label) bool { return trash[l] }) {
-		h, err := r.Rehearsal(ctx, l)
-		if ctx.Err() != nil {
-			return "", nil, context.Cause(ctx)
-		}
-		if err == nil && h != nil && (newest == nil || h.At.After(newest.At)) {
-			newest, of = h, l
-		}
-	}
-	return of, newest, nil
+	return newestRecord(ctx, r, r.Rehearsal, func(h *Rehearsal) time.Time { return h.At })
 }

@@ -80,6 +80,12 @@ func (r *Repository) Server() string { return r.server }
 // Dir returns the local directory of the repository.
 func (r *Repository) Dir() string { return r.dir }
 
+// Meter has observe called after each request to the storage; see [storage.NewMeter]. It
+// is called before anything else.
+func (r *Repository) Meter(observe func(o storage.Operation, elapsed time.Duration, failed bool)) {
+	r.engine = storage.NewMeter(r.engine, observe)
+}
+
 // Engine returns the storage engine below.
 func (r *Repository) Engine() storage.Engine { return r.engine }
 

@@ -15,8 +15,9 @@ import (
 // with the highest number counts. Nothing is overwritten, and a crash leaves the
 // record before or the one after. They go with their backup.
 const (
-	noteSeries      = "note"
-	rehearsalSeries = "rehearsal"
+	noteSeries         = "note"
+	rehearsalSeries    = "rehearsal"
+	verificationSeries = "verification"
 )
 
 const recordLimit = 1 << 20

@@ -122,7 +122,7 @@ func (s *Supervisor) enlist(c *config.Config, sections []config.Server) (list []
 		if err != nil {
 			return list, err
 		}
-		v, err := newServer(index, sections[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment.ServerSlot(index), s.Log.Logger)
+		v, err := newServer(index, sections[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment, s.Log.Logger)
 		s.fleet.keep(index, v)
 		if err != nil {
 			return list, err

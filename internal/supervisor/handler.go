@@ -251,6 +251,9 @@ func (v *server) listed(ctx context.Context, b repo.Backup, before *repo.Backup)
 		d["Valid"] = 0
 		return d
 	}
+	if last, err := v.repo.Verification(ctx, b.Label); err == nil && last != nil {
+		d["Verification"] = mgmt.VerificationDocument(last)
+	}
 	size := b.Summary.SegmentSize
 	if stored := pg.LSN(v.slot.FlushedLSN.Load()); stored > b.Summary.Start {
 		d["WAL"] = int64(size.Start(stored) - size.Start(b.Summary.Start))
@@ -436,6 +439,7 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(ctx, list)
 		h.walStatus(d, snap)
 		d["LastRehearsal"] = v.lastRehearsal()
+		d["LastVerification"] = v.lastVerification()
 		d["Usage"] = h.usageOf(v)
 		if err := h.holeStatus(ctx, d, v); err != nil {
 			return nil, 0, err
@@ -453,6 +457,17 @@ func (v *server) lastRehearsal() mgmt.Document {
 	d := mgmt.RehearsalDocument(last.result)
 	d["Backup"] = string(last.label)
 	delete(d, "Checks")
+	return d
+}
+
+// lastVerification describes the last verification.
+func (v *server) lastVerification() mgmt.Document {
+	last := v.verified.Load()
+	if last == nil {
+		return mgmt.Document{}
+	}
+	d := mgmt.VerificationDocument(last.result)
+	d["Backup"] = string(last.label)
 	return d
 }
 

@@ -96,6 +96,9 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})
 	}
+	if result.Verification != nil {
+		v.verified.Store(&verified{result.Backup.Label, result.Verification})
+	}
 	if kind == job.Backup && (err != nil || result.Failure != nil) {
 		v.countFailure(result.Failure)
 	}

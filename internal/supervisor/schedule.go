@@ -160,6 +160,22 @@ func lines(c *config.Config, sc *config.Server) []config.Scheduled {
 	return list
 }
 
+// backupDue returns when the schedule has the first backup after one that began at a time;
+// zero when it has none.
+func backupDue(server string, list []config.Scheduled, most time.Duration, last time.Time) (due time.Time) {
+	for _, e := range list {
+		if e.Job != "full" && e.Job != "incremental" {
+			continue
+		}
+		late := jitter(server, e, most)
+		next := e.Next(last.Add(-late))
+		if !next.IsZero() && (due.IsZero() || next.Add(late).Before(due)) {
+			due = next.Add(late)
+		}
+	}
+	return due
+}
+
 // scheduleInterval is how often the clock is looked at. It may be set at any time.
 const scheduleInterval = time.Second
 

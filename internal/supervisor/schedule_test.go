@@ -215,3 +215,38 @@ func TestJitterSpreads(t *testing.T) {
 		t.Errorf("a %s, b %s", a, b)
 	}
 }
+
+func TestWhenABackupIsDue(t *testing.T) {
+	t.Parallel()
+	weekly := `full: "CRON_TZ=UTC 0 1 * * 0", incremental: "CRON_TZ=UTC 0 1 * * 1-6", verify: "@hourly"`
+	for _, tt := range []struct {
+		schedule string
+		most     time.Duration
+		last     string
+		want     string // empty for never
+	}{
+		{weekly, 0, "2026-11-20T01:00:02Z", "2026-11-21T01:00:00Z"},
+		{weekly, 0, "2026-11-20T00:59:00Z", "2026-11-20T01:00:00Z"}, // taken by hand
+		{`full: "CRON_TZ=UTC 0 1 * * 0"`, 0, "2026-11-15T01:00:02Z", "2026-11-22T01:00:00Z"},
+		{`full: "@every 6h"`, 0, "2026-11-15T01:00:00Z", "2026-11-15T07:00:00Z"},
+		{`verify: "@hourly"`, 0, "2026-11-15T01:00:00Z", ""},
+	} {
+		last, err := time.Parse(time.RFC3339, tt.last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if due := backupDue("primary", scheduleOf(t, tt.schedule), tt.most, last); !due.IsZero() {
+			got = due.UTC().Format(time.RFC3339)
+		}
+		if got != tt.want {
+			t.Errorf("%s, after %s: %s, want %s", tt.schedule, tt.last, got, tt.want)
+		}
+	}
+	list := scheduleOf(t, `full: "CRON_TZ=UTC 0 1 * * *"`)
+	late := jitter("primary", list[0], time.Hour)
+	first := time.Date(2026, 11, 20, 1, 0, 0, 0, time.UTC).Add(late)
+	if due := backupDue("primary", list, time.Hour, first.Add(time.Second)); !due.Equal(first.AddDate(0, 0, 1)) {
+		t.Errorf("after one at %s, which is %s later by the jitter: %s", first, late, due)
+	}
+}

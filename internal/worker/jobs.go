@@ -229,7 +229,8 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if b.Err != nil {
 		return job.Result{}, b.Err
 	}
-	result := job.Result{Backup: &b.Summary}
+	result := job.Result{Backup: &b.Summary, Verification: &repo.Verification{}}
+	done := result.Verification
 	check := verify.Backup
 	if b.Foreign {
 		check = verify.Foreign
@@ -237,6 +238,10 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	report, err := check(ctx, w.repo, b.Label, verify.Options{
 		Workers: w.Workers, Progress: w.progress(),
 		File: func(f repo.File, err error) {
+			done.Files++
+			if err != nil {
+				done.BadFiles++
+			}
 			if err == nil && !w.Job.AllFiles {
 				return
 			}
@@ -259,9 +264,19 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
+	done.At, done.Problems = time.Now().UTC(), len(report.Problems)
 	for _, p := range report.Problems {
 		result.Report = append(result.Report, fmt.Sprintf("%s: %v", p.Object, p.Err))
 		w.log.Error("verification found damage", "label", string(b.Label), "file", p.Object, "affected", len(p.Files), "err", p.Err)
+	}
+	if len(result.Report) > 0 {
+		done.Problem = result.Report[0]
+	}
+	if b.Foreign {
+		return result, nil
+	}
+	if err := w.repo.AddVerification(ctx, b.Label, *done); err != nil {
+		w.log.Warn("what the verification came to is not noted", "label", string(b.Label), "err", err)
 	}
 	return result, nil
 }
