@@ -145,6 +145,7 @@ func (s *Supervisor) begin(v *server) {
 	watching, v.unwatch = context.WithCancel(s.ctx)
 	// WAL workers outlive the requests and jobs that need them.
 	receiving, v.dismiss = context.WithCancel(context.WithoutCancel(s.ctx))
+	v.restoreMode()
 	v.workers.Go(func() { s.keepReceiving(receiving, v) })
 	v.watchers.Go(func() { v.refresh(watching) })
 	v.watchers.Go(func() { s.watchHoles(watching, v) })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 )
@@ -145,10 +146,7 @@ func (c *calendar) save(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".tmp", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return durable.Replace(path, append(b, '\n'))
 }
 
 // lines returns the schedule of a server, verification included.
