@@ -38,7 +38,7 @@ const usage = `pgmoneta ` + version.Version + `
   Backup and WAL daemon for PostgreSQL
 
 Usage:
-  pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]
+  pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ] [ -d ]
   pgmoneta restore ...        the same as pgmoneta-cli restore ...
 
 Options:
@@ -46,6 +46,8 @@ Options:
   -u, --users USERS_FILE      users, default /etc/pgmoneta/pgmoneta_users.conf
   -A, --admins ADMINS_FILE    admins, default /etc/pgmoneta/pgmoneta_admins.conf
   -D, --directory DIRECTORY   directory that holds all three
+  -d, --daemon                run in the background; the command ends when the daemon answers requests,
+                              or with the reason why it does not
   -V, --version               print the version
   -?, --help                  print this help
 
@@ -60,6 +62,7 @@ var options = []console.Option{
 	{Short: "-u", Long: "--users", Value: true},
 	{Short: "-A", Long: "--admins", Value: true},
 	{Short: "-D", Long: "--directory", Value: true},
+	{Short: "-d", Long: "--daemon"},
 	{Short: "-V", Long: "--version"},
 	{Short: "-?", Long: "--help"},
 }
@@ -90,6 +93,9 @@ func run(words []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "pgmoneta: Using the root account is not allowed: run it as the user that owns base_dir")
 		return 1
 	}
+	if args.Has("--daemon") {
+		return detach(words, stdout, stderr)
+	}
 	flags := config.Flags{Config: args.Value("--config"), Users: args.Value("--users"), Admins: args.Value("--admins"), Directory: args.Value("--directory")}
 	if err := daemon(flags); err != nil {
 		return fail(err)
@@ -109,6 +115,10 @@ func becomeCLI(words []string) error {
 }
 
 func daemon(flags config.Flags) error {
+	ready, err := inBackground()
+	if err != nil {
+		return err
+	}
 	files, err := config.Locate(flags, os.LookupEnv)
 	if err != nil {
 		return err
@@ -120,6 +130,11 @@ func daemon(flags config.Flags) error {
 	c, err := config.Load(path)
 	if err != nil {
 		return err
+	}
+	if ready != nil {
+		if err := backgroundable(c); err != nil {
+			return err
+		}
 	}
 	segment, err := shmem.Create(shmem.Capacity{})
 	if err != nil {
@@ -157,7 +172,15 @@ func daemon(flags config.Flags) error {
 			return foreign.Open(durable.OS{}, r, key)
 		},
 		Notifier: notifier,
-		Reload:   notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		Ready: func() {
+			if ready == nil {
+				return
+			}
+			if err := ready(); err != nil {
+				log.Warn("who started the daemon is not told that it runs", "err", err)
+			}
+		},
+		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)
