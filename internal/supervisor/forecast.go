@@ -39,6 +39,8 @@ type trend struct {
 	mu      sync.Mutex
 	path    string
 	samples []spaceSample // ascending
+	growth  float64       // bytes per second, of the samples
+	known   bool          // there are enough of them
 }
 
 // load reads what was remembered. Lines that cannot be read are left out.
@@ -54,6 +56,7 @@ func (t *trend) load(baseDir string) error {
 		return err
 	}
 	t.samples = decodeTrend(b)
+	t.growth, t.known = growth(t.samples)
 	return nil
 }
 
@@ -82,6 +85,7 @@ func (t *trend) add(now time.Time, used uint64) (added bool) {
 		return false
 	}
 	t.samples = append(t.samples, spaceSample{now.UTC(), used})
+	t.growth, t.known = growth(t.samples)
 	return true
 }
 
@@ -101,10 +105,7 @@ func (t *trend) save() error {
 // growth returns by how many bytes a second the file system fills up: the median of
 // the slopes between all samples, so that a few that are out of the way, a backup or
 // its deletion, do not turn it. known is false while there is too little to tell from.
-func (t *trend) growth() (perSecond float64, known bool) {
-	t.mu.Lock()
-	list := slices.Clone(t.samples)
-	t.mu.Unlock()
+func growth(list []spaceSample) (perSecond float64, known bool) {
 	n := len(list)
 	if n < 3 || list[n-1].At.Sub(list[0].At) < trendLeast {
 		return 0, false
@@ -126,10 +127,11 @@ func (t *trend) growth() (perSecond float64, known bool) {
 
 // forecast tells when nothing is free any more if it goes on as it did.
 func (t *trend) forecast(free uint64) metrics.Forecast {
-	growth, known := t.growth()
-	f := metrics.Forecast{Known: known, Growth: growth, Full: math.Inf(1)}
-	if known && growth > 0 {
-		f.Full = float64(free) / growth
+	t.mu.Lock()
+	f := metrics.Forecast{Known: t.known, Growth: t.growth, Full: math.Inf(1)}
+	t.mu.Unlock()
+	if f.Known && f.Growth > 0 {
+		f.Full = float64(free) / f.Growth
 	}
 	return f
 }

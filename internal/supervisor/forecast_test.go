@@ -126,6 +126,7 @@ func FuzzTrend(f *testing.F) {
 	f.Add([]byte(`{"at":"2026-11-01T00:00:00Z","used":5}` + "\n" + `{"at":"2026-11-02T00:00:00Z","used":7}` + "\n" + `{"at":"2026-11-02T10:00:00Z","used":18446744073709551615}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tr := trend{samples: decodeTrend(b)}
+		tr.growth, tr.known = growth(tr.samples)
 		if len(tr.samples) > maxTrend {
 			t.Errorf("%d samples", len(tr.samples))
 		}

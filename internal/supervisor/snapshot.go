@@ -136,7 +136,7 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 			}
 		}
 		if last := newestValid(*list); ok && last != nil {
-			m.BackupDue = backupDue(v.name, sc.Schedule, sc.ScheduleJitter, last.Summary.StartedAt)
+			m.BackupDue = backupDue(v.name, sc.Schedule, sc.ScheduleJitter, last.Label.Time())
 		}
 	}
 	if last := v.verified.Load(); last != nil {

@@ -24,7 +24,7 @@ type usage struct {
 func (s *Supervisor) watchUsage(ctx context.Context, v *server) {
 	t := time.NewTicker(spaceInterval)
 	defer t.Stop()
-	var known string
+	known, said := "", ""
 	var next time.Time
 	for {
 		select {
@@ -40,8 +40,9 @@ func (s *Supervisor) watchUsage(ctx context.Context, v *server) {
 		seen := signature(*list)
 		switch err := s.surveyUsage(v, *list); {
 		case err == nil:
-			known = seen
-		case ctx.Err() == nil && !errors.As(err, new(*busyError)):
+			known, said = seen, ""
+		case ctx.Err() == nil && !errors.As(err, new(*busyError)) && err.Error() != said:
+			said = err.Error()
 			v.log.Warn("what the backups take is not known", "err", err)
 		}
 		next = time.Now().Add(max(walkInterval, walkShare*time.Since(began)))
