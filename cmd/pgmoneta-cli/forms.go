@@ -63,6 +63,7 @@ func forms() []form {
 		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
 		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory", 3, 4, mgmt.Archive, archive},
 		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
+		{"undelete", "", "<server> <backup>", "bring back a deleted backup that waits in the trash", 2, 2, mgmt.Undelete, serverBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
 		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
 		{"status", "details", "", "show servers, space and backups", 0, 0, mgmt.StatusDetails, nothing},

@@ -230,6 +230,7 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"conf reload", `11 {}`},
 		{"retain primary newest", `12 {"Backup":"newest","Cascade":false,"Server":"primary"}`},
 		{"expunge --cascade primary newest", `13 {"Backup":"newest","Cascade":true,"Server":"primary"}`},
+		{"undelete primary newest", `312 {"Backup":"newest","Server":"primary"}`},
 		{"retention --dry-run primary", `310 {"DryRun":true,"Server":"primary"}`},
 		{"retention", `310 {"DryRun":false,"Server":null}`},
 		{"schedule", `311 {"Server":null}`},

@@ -38,7 +38,7 @@ func generalOptions() cmdline.Group {
 		{Short: "-F", Long: "--format", Arg: "FORMAT", Words: []string{"table", "text", "json", "raw"}, Help: "table (the default at a terminal), text (elsewhere), json or raw"},
 		{Short: "-s", Long: "--sort", Arg: "ORDER", Words: []string{"asc", "desc"}, Help: "asc or desc, for list-backup", For: []string{"list-backup"}},
 		{Long: "--cascade", Help: "also the backups it is based on, for retain and expunge", For: []string{"retain", "expunge"}},
-		{Long: "--force", Help: "also a backup that is retained, for delete", For: []string{"delete"}},
+		{Long: "--force", Help: "also a backup that is retained, and at once one in the trash, for delete", For: []string{"delete"}},
 		{Long: "--allow-corrupt", Help: "keep a backup whose pages have wrong checksums, marked", For: []string{"backup"}},
 		{Long: "--plain", Help: "write an archive of an encrypted repository, which is not encrypted itself", For: []string{"archive"}},
 		{Long: "--quick", Help: "read no content, for wal check", For: []string{"wal check"}},

@@ -68,6 +68,9 @@ func run(words []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "pgmoneta: Using the root account is not allowed: run it as the user that owns base_dir")
 		return 1
 	}
+	if args.Has("--daemon") {
+		return detach(words, stdout, stderr)
+	}
 	flags := config.Flags{Config: args.Value("--config"), Users: args.Value("--users"), Admins: args.Value("--admins"), Directory: args.Value("--directory")}
 	if err := daemon(flags); err != nil {
 		return fail(err)
@@ -87,6 +90,10 @@ func becomeCLI(words []string) error {
 }
 
 func daemon(flags config.Flags) error {
+	ready, err := inBackground()
+	if err != nil {
+		return err
+	}
 	files, err := config.Locate(flags, os.LookupEnv)
 	if err != nil {
 		return err
@@ -98,6 +105,11 @@ func daemon(flags config.Flags) error {
 	c, err := config.Load(path)
 	if err != nil {
 		return err
+	}
+	if ready != nil {
+		if err := backgroundable(c); err != nil {
+			return err
+		}
 	}
 	segment, err := shmem.Create(shmem.Capacity{})
 	if err != nil {
@@ -135,7 +147,15 @@ func daemon(flags config.Flags) error {
 			return foreign.Open(durable.OS{}, r, key)
 		},
 		Notifier: notifier,
-		Reload:   notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
+		Ready: func() {
+			if ready == nil {
+				return
+			}
+			if err := ready(); err != nil {
+				log.Warn("who started the daemon is not told that it runs", "err", err)
+			}
+		},
+		Reload: notify(syscall.SIGHUP), Rebind: notify(syscall.SIGUSR1),
 	})
 	if err == nil {
 		err = s.Run(ctx)

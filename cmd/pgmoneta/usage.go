@@ -8,7 +8,7 @@ func commandLine() *cmdline.Program {
 		Name:  "pgmoneta",
 		About: "Backup and WAL daemon for PostgreSQL",
 		Usage: []string{
-			"pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ]",
+			"pgmoneta [ -c CONFIG_FILE ] [ -u USERS_FILE ] [ -A ADMINS_FILE ] [ -D DIRECTORY ] [ -d ]",
 			"pgmoneta restore ...        the same as pgmoneta-cli restore ...",
 			"pgmoneta completion bash|zsh|fish",
 		},
@@ -17,6 +17,7 @@ func commandLine() *cmdline.Program {
 			{Short: "-u", Long: "--users", Arg: "USERS_FILE", Help: "users, default /etc/pgmoneta/pgmoneta_users.conf"},
 			{Short: "-A", Long: "--admins", Arg: "ADMINS_FILE", Help: "admins, default /etc/pgmoneta/pgmoneta_admins.conf"},
 			{Short: "-D", Long: "--directory", Arg: "DIRECTORY", Help: "directory that holds all three"},
+			{Short: "-d", Long: "--daemon", Help: "run in the background; the command ends when the daemon answers requests, or with the reason why it does not"},
 			{Short: "-V", Long: "--version", Help: "print the version"},
 			{Short: "-?", Long: "--help", Help: "print this help"},
 		}}},

@@ -93,6 +93,7 @@ type Main struct {
 	RetentionCount    int           // newest backups that stay
 	RetentionMin      int           // newest valid backups that stay; 0 = 1
 	RecoveryWindow    time.Duration // of which every moment stays restorable; 0 = what the days of Retention keep
+	DeleteDelay       time.Duration // how long a deleted backup can be brought back; 0 = not at all
 	WALKeep           WALKeep
 	SpaceLow          Space         // of free space: warn
 	SpaceCritical     Space         // and refuse base backups
@@ -192,6 +193,7 @@ type Server struct {
 	RetentionCount   int           // 0 inherits
 	RetentionMin     int           // 0 inherits
 	RecoveryWindow   time.Duration // 0 inherits
+	DeleteDelay      time.Duration // 0 inherits
 	WALKeep          WALKeep       // unset inherits
 	BackupOnStart    Tristate      // Unset inherits
 	Schedule         Schedule

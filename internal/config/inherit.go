@@ -89,6 +89,11 @@ func (c *Config) RecoveryWindow(s *Server) time.Duration {
 	return cmp.Or(s.RecoveryWindow, c.Main.RecoveryWindow)
 }
 
+// DeleteDelay returns how long a deleted backup of a server can be brought back, 0 for not at all.
+func (c *Config) DeleteDelay(s *Server) time.Duration {
+	return cmp.Or(s.DeleteDelay, c.Main.DeleteDelay)
+}
+
 // WALKeep returns which WAL of a server is kept for backups older than its window.
 func (c *Config) WALKeep(s *Server) WALKeep { return cmp.Or(s.WALKeep, c.Main.WALKeep, WALKeepNeeded) }
 

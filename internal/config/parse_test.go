@@ -162,7 +162,7 @@ func TestOtherModesOfEncryptionAreRefused(t *testing.T) {
 	}
 }
 
-// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive, on_gap, backup_source, cross_check, allow_corrupt, job_nice, wal_shipping_plain, tls_channel_binding, retention_count, retention_min, recovery_window, wal_keep, backup_on_start, schedule, schedule_jitter, hook_before, hook_after, space_low, space_critical and four that begin with rehearse_; keys of both
+// 77 keys of pgmoneta 0.22, link, and our own: passfile, target, wal_sync, wal_flush_interval, wal_max_age, wal_archive, on_gap, backup_source, cross_check, allow_corrupt, job_nice, wal_shipping_plain, tls_channel_binding, retention_count, retention_min, recovery_window, delete_delay, wal_keep, backup_on_start, schedule, schedule_jitter, hook_before, hook_after, space_low, space_critical and four that begin with rehearse_; keys of both
 // sections count once.
 func TestAllKeysAreKnown(t *testing.T) {
 	t.Parallel()
@@ -170,7 +170,7 @@ func TestAllKeysAreKnown(t *testing.T) {
 	for _, n := range append(keyNames(mainKeys()), keyNames(serverKeys())...) {
 		names[n] = true
 	}
-	if got, want := len(names), 77+1+29; got != want {
+	if got, want := len(names), 77+1+30; got != want {
 		t.Errorf("%d different keys, want %d", got, want)
 	}
 }

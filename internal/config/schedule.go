@@ -87,5 +87,9 @@ func parseTimes(text string) (times cron.Schedule, err error) {
 	if strings.ContainsAny(text, "\\\n") {
 		return nil, errors.New("times cannot contain backslashes")
 	}
-	return cron.ParseStandard(text)
+	times, err = cron.ParseStandard(text)
+	if spec, ok := times.(*cron.SpecSchedule); ok && !everyHour(spec) {
+		return wallClock{spec, spec.Location}, nil
+	}
+	return times, err
 }

@@ -24,12 +24,14 @@ func translate(doc mgmt.Document) mgmt.Document {
 	case mgmt.Restore:
 		translateBackup(resp)
 		translatePresent(resp, "ReadSize", "WriteSize", "NeededSpace", "FreeSpace", "Speed")
-	case mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate:
+	case mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Info, mgmt.Annotate, mgmt.Undelete:
 		translateBackup(resp)
 	case mgmt.ListBackup:
 		translateEach(resp, "Backups", translateBackup)
+		translateEach(resp, "Trash", func(b mgmt.Document) { translateSizes(b, "BackupSize", "RestoreSize") })
 	case mgmt.Status, mgmt.StatusDetails, mgmt.S3Ls:
 		translateSizes(resp, "TotalSpace", "FreeSpace", "UsedSpace")
+		translatePresent(resp, "SpaceGrowth")
 		translateEach(resp, "Servers", translateServer)
 	case mgmt.WALCheck:
 		translateSizes(resp, "SegmentSize", "StoredSize", "ReadSize")
@@ -130,6 +132,9 @@ func translateServer(s mgmt.Document) {
 		})
 	}
 	translateEach(s, "Backups", translateBackup)
+	if usage := s.Object("Usage"); usage != nil {
+		translatePresent(usage, "UsedSize", "LogicalSize", "StoredSize", "SharedSize", "DeadSize", "FreeSpace")
+	}
 }
 
 // translateSizes turns bytes into text. A member that is text already, such as the WAL file of info, stays.

@@ -53,6 +53,20 @@ func (f *finder) catalogue(ctx context.Context) (retention.Catalogue, error) {
 		}
 		c.Backups = append(c.Backups, row)
 	}
+	trash, err := f.repo.InTrash(ctx)
+	if err != nil {
+		return c, err
+	}
+	for _, b := range trash {
+		if b.Err == nil {
+			f.size, sizes[b.Summary.SegmentSize] = b.Summary.SegmentSize, true
+		}
+		row, err := f.backup(ctx, b.Backup, damaged)
+		if err != nil {
+			return c, err
+		}
+		c.Trash = append(c.Trash, retention.Trashed{Backup: row, DeletedAt: b.DeletedAt})
+	}
 	if len(sizes) != 1 || !f.size.Valid() {
 		f.size = 0
 	}

@@ -46,7 +46,7 @@ func (o Options) look(ctx context.Context) (Result, *finder, error) {
 	for _, s := range result.WAL {
 		result.WALBytes += f.bytes[s.Name]
 	}
-	if gone := f.own(result.Delete()); len(gone) > 0 {
+	if gone := f.own(o.forGood(&result)); len(gone) > 0 {
 		if result.BackupBytes, err = o.Repo.Freed(ctx, gone); err != nil {
 			return Result{}, nil, err
 		}
@@ -54,7 +54,15 @@ func (o Options) look(ctx context.Context) (Result, *finder, error) {
 	return result, f, nil
 }
 
-// rounds bounds how often a round begins anew because somebody kept a backup.
+// forGood returns the labels of the backups whose data goes now.
+func (o Options) forGood(result *Result) []repo.Label {
+	if o.Policy.Delay > 0 {
+		return result.Purge()
+	}
+	return append(result.Delete(), result.Purge()...)
+}
+
+// rounds bounds how often a round begins anew because somebody kept a backup, or brought one back.
 const rounds = 5
 
 // Run decides and deletes. The caller holds [repo.Repository.Lock].
@@ -66,15 +74,54 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		}
 		err = o.delete(ctx, f, &result)
 		var kept *repo.KeptError
-		if err == nil || !errors.As(err, &kept) || n == rounds {
+		again := errors.As(err, &kept) || errors.Is(err, errUndeleted)
+		if err == nil || !again || n == rounds {
 			return result, err
 		}
 	}
 }
 
+// errUndeleted reports that somebody brought a backup back that the round was about to
+// delete for good.
+var errUndeleted = errors.New("a backup was brought back from the trash meanwhile: run the retention again")
+
 func (o Options) delete(ctx context.Context, f *finder, result *Result) error {
+	if err := o.deleteBackups(ctx, f, result); err != nil {
+		return err
+	}
+	if purge := result.Purge(); len(purge) > 0 {
+		o.Progress("Delete backup", 0, int64(len(purge)))
+		result.Packs = append(result.Packs, o.Repo.PacksOf(ctx, f.own(purge)...)...)
+		gone, err := o.Repo.Purge(ctx, purge...)
+		if err != nil {
+			return err
+		}
+		if len(gone) < len(purge) {
+			return errUndeleted // its WAL must not go
+		}
+	}
+	if len(result.WAL) == 0 {
+		return nil
+	}
+	o.Progress("Delete WAL", 0, result.WALBytes)
+	names := make([]string, len(result.WAL))
+	for i, s := range result.WAL {
+		names[i] = s.Name
+	}
+	_, err := o.Repo.DeleteWAL(ctx, names, f.size)
+	return err
+}
+
+// deleteBackups deletes what no rule keeps, or puts what is ours of it into the trash.
+func (o Options) deleteBackups(ctx context.Context, f *finder, result *Result) error {
 	gone := result.Delete()
-	if own := f.own(gone); len(own) > 0 {
+	switch own := f.own(gone); {
+	case len(own) == 0:
+	case o.Policy.Delay > 0:
+		if _, err := o.Repo.Trash(ctx, o.Now(), false, own...); err != nil {
+			return err
+		}
+	default:
 		o.Progress("Delete backup", 0, int64(len(gone)))
 		result.Packs = o.Repo.PacksOf(ctx, own...)
 		if _, err := o.Repo.Expire(ctx, own...); err != nil {
@@ -90,14 +137,5 @@ func (o Options) delete(ctx context.Context, f *finder, result *Result) error {
 			return fmt.Errorf("server %q: delete backup %s: %w", o.Repo.Server(), l, err)
 		}
 	}
-	if len(result.WAL) == 0 {
-		return nil
-	}
-	o.Progress("Delete WAL", 0, result.WALBytes)
-	names := make([]string, len(result.WAL))
-	for i, s := range result.WAL {
-		names[i] = s.Name
-	}
-	_, err := o.Repo.DeleteWAL(ctx, names, f.size)
-	return err
+	return nil
 }

@@ -45,14 +45,19 @@ const (
 	Retention Kind = "retention"
 	// PlanRetention only tells what Retention would do, beside any other job.
 	PlanRetention Kind = "retentionplan"
+	// Usage finds out what the backups take, beside any other job.
+	Usage Kind = "usage"
 )
 
 // Beside reports whether a job runs beside others, because it needs no lock.
-func (k Kind) Beside() bool { return k == CheckWAL || k == PlanRetention }
+func (k Kind) Beside() bool { return k == CheckWAL || k.Quiet() }
+
+// Quiet reports whether a job only looks, so often that nobody wants to hear of it.
+func (k Kind) Quiet() bool { return k == PlanRetention || k == Usage }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -222,14 +227,17 @@ type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
 	Path    string        // archive: the file
+	Until   time.Time     // delete: how long it can be brought back; zero when it cannot
 	Restore *RestoreReport
 	Files   []File      // verify
 	Report  []string    // verify: what is wrong, one line each
 	WAL     *WALReport  // walcheck
-	Repo    *RepoReport // repocheck
+	Repo    *RepoReport // repocheck and usage
 
 	Rehearsal *repo.Rehearsal // rehearse
-	Retention *RetentionReport
+
+	Verification *repo.Verification // verify
+	Retention    *RetentionReport
 }
 
 // A File is a row of a verification.

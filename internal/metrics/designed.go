@@ -11,7 +11,7 @@ import (
 
 // designed are the families named by today's conventions.
 func designed() []family {
-	return slices.Concat(designedService(), designedRecovery(), designedWAL(), designedBackups(), designedRehearsals(), designedJobs())
+	return slices.Concat(designedService(), designedRecovery(), designedWAL(), designedBackups(), designedRehearsals(), designedJobs(), designedStorage())
 }
 
 func designedService() []family {

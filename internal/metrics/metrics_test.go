@@ -28,14 +28,16 @@ func (f fixed) Snapshot() Snapshot { return f.s }
 
 func example() Snapshot {
 	return Snapshot{
-		Version:     "0.22.0",
-		Now:         time.Unix(1_800_000_010, 0),
-		Reload:      Reload{At: time.Unix(1_799_000_000, 0), Good: true},
+		Version: "0.22.0",
+		Now:     time.Unix(1_800_000_010, 0),
+		Reload:  Reload{At: time.Unix(1_799_000_000, 0), Good: true},
+		Requests: []StorageRequests{{"local", "open", 1, Distribution{[]Bucket{{time.Millisecond, 5}, {0, 2}}, 3 * time.Second}},
+			{Engine: "local", Operation: "sweep", Elapsed: Distribution{Buckets: []Bucket{{time.Millisecond, 0}, {0, 0}}}}},
 		Certificate: []Certificate{{"metrics", time.Unix(1_830_000_000, 0)}},
 		Log:         LogCounts{Info: 43, Warn: 4, Error: 13},
 		Retention:   Retention{Days: 7, Weeks: -1},
 		Compression: 18,
-		Storage:     Storage{Used: 100585472, Free: 69432832000, Total: 270553174016},
+		Storage:     Storage{Used: 100585472, Free: 69432832000, Total: 270553174016, Forecast: Forecast{true, 50000, 1388656.5}},
 		Servers: []Server{
 			{
 				Name: "west", Online: true, Primary: true, Valid: true, Checksums: true, Timeline: 2, Workers: 2,
@@ -59,8 +61,8 @@ func example() Snapshot {
 				Jobs:        []Job{{"backup", false, 3, time.Unix(1_795_000_000, 0), 90 * time.Second}, {"verify", true, 1, time.Unix(1_796_500_000, 0), time.Second}},
 				Running:     []string{"backup"},
 				Active:      Active{Backup: true},
-				BackupBytes: 34836480, TotalBytes: 61370368,
-				LastFull: time.Unix(1_795_000_000, 0),
+				BackupBytes: 34836480, TotalBytes: 61370368, UsedBytes: 61500000, Usage: &Usage{110000000, 34836480, 12000000, 1000},
+				LastFull: time.Unix(1_795_000_000, 0), BackupDue: time.Unix(1_795_086_400, 0),
 				Rehearsal: &Rehearsal{At: time.Unix(1_796_000_000, 0), Proven: true, Started: true, RTO: 8400 * time.Millisecond,
 					Restore: 5 * time.Second, RestoreBytes: 3 << 30, Replay: 2 * time.Second, ReplayBytes: 64 << 20},
 				Failures: map[string]uint64{"wal": 2, "execute": 1},

@@ -38,7 +38,8 @@ func designedRecovery() []family {
 				}
 				emit(max(0, s.Now.Sub(last).Seconds()), v.Name)
 			}),
-		verified("pgmoneta_verify_timestamp_seconds", "When the last verification of a backup ended; absent until there is one after the start.", func(r *Verified) float64 { return unix(r.At) }),
+		moment("pgmoneta_backup_due_timestamp_seconds", "When the schedule has the first backup after the last good one, in the past when that is late; absent without a schedule of backups, or a good one.", func(v *Server) time.Time { return v.BackupDue }),
+		verified("pgmoneta_verify_timestamp_seconds", "When the last verification of a backup ended; absent until there is one.", func(r *Verified) float64 { return unix(r.At) }),
 		verified("pgmoneta_verify_good", "1 if the last verification of a backup found nothing wrong.", func(r *Verified) float64 { return number(r.Good) }),
 		verified("pgmoneta_verify_files", "Files that the last verification of a backup read.", func(r *Verified) float64 { return float64(r.Files) }),
 		verified("pgmoneta_verify_bad_files", "Files in which the last verification of a backup found something wrong.", func(r *Verified) float64 { return float64(r.BadFiles) }),
@@ -79,20 +80,57 @@ func verified(name, help string, value func(r *Verified) float64) family {
 
 func flushes(s *Snapshot, emit emit) {
 	for i := range s.Servers {
-		v := &s.Servers[i]
-		count := uint64(0)
-		for _, b := range v.WAL.Flushes.Buckets {
-			count += b.Count
-			bound := "+Inf"
-			if b.Bound > 0 {
-				bound = strconv.FormatFloat(b.Bound.Seconds(), 'g', -1, 64)
+		s.Servers[i].WAL.Flushes.emit(emit, s.Servers[i].Name)
+	}
+}
+
+// count returns how many durations there are.
+func (d *Distribution) count() (n uint64) {
+	for _, b := range d.Buckets {
+		n += b.Count
+	}
+	return n
+}
+
+// emit emits the samples of a histogram with labels before "le".
+func (d *Distribution) emit(emit emit, labels ...string) {
+	count := uint64(0)
+	for _, b := range d.Buckets {
+		count += b.Count
+		bound := "+Inf"
+		if b.Bound > 0 {
+			bound = strconv.FormatFloat(b.Bound.Seconds(), 'g', -1, 64)
+		}
+		emit(float64(count), append(labels, bound)...)
+	}
+	if len(d.Buckets) > 0 {
+		emit(d.Sum.Seconds(), append(labels, leSum)...)
+		emit(float64(count), append(labels, leCount)...)
+	}
+}
+
+// designedStorage are the requests to the storage engine.
+func designedStorage() []family {
+	labels := []string{"engine", "operation"}
+	counter := func(name, help string, value func(q *StorageRequests) uint64) family {
+		return family{name: name, help: help, kind: counterKind, labels: labels, samples: func(s *Snapshot, emit emit) {
+			for i := range s.Requests {
+				q := &s.Requests[i]
+				emit(float64(value(q)), q.Engine, q.Operation)
 			}
-			emit(float64(count), v.Name, bound)
-		}
-		if len(v.WAL.Flushes.Buckets) > 0 {
-			emit(v.WAL.Flushes.Sum.Seconds(), v.Name, leSum)
-			emit(float64(count), v.Name, leCount)
-		}
+		}}
+	}
+	return []family{
+		counter("pgmoneta_storage_requests_total", "Requests to the storage engine since the start, of all processes.", func(q *StorageRequests) uint64 { return q.Elapsed.count() }),
+		counter("pgmoneta_storage_request_errors_total", "Requests to the storage engine that failed; not those for what does not exist, or exists already.", func(q *StorageRequests) uint64 { return q.Failed }),
+		{
+			name: "pgmoneta_storage_request_duration_seconds", help: "How long requests to the storage engine took.", kind: histogramKind, labels: append(labels, "le"),
+			samples: func(s *Snapshot, emit emit) {
+				for i := range s.Requests {
+					s.Requests[i].Elapsed.emit(emit, s.Requests[i].Engine, s.Requests[i].Operation)
+				}
+			},
+		},
 	}
 }
 
@@ -117,6 +155,24 @@ func designedJobs() []family {
 		gauge("pgmoneta_repository_free_bytes", "Bytes free for base_dir.", func(s *Snapshot) float64 { return float64(s.Storage.Free) }),
 		gauge("pgmoneta_repository_size_bytes", "Bytes of the file system of base_dir.", func(s *Snapshot) float64 { return float64(s.Storage.Total) }),
 		{
+			name: "pgmoneta_repository_full_seconds", kind: gaugeKind,
+			help: "Time until nothing is free for base_dir if it goes on as in the last days, +Inf if its file system does not fill up; absent until six hours are known.",
+			samples: func(s *Snapshot, emit emit) {
+				if s.Storage.Forecast.Known {
+					emit(s.Storage.Forecast.Full)
+				}
+			},
+		},
+		labelled(gaugeKind, "pgmoneta_server_used_bytes", "Bytes on disk of the repository of the server, measured from time to time.", []string{server}, func(v *Server, emit emit) {
+			if v.UsedBytes > 0 {
+				emit(float64(v.UsedBytes), v.Name)
+			}
+		}),
+		used("pgmoneta_server_logical_bytes", "Bytes that all backups of the server would restore.", func(u *Usage) uint64 { return u.Logical }),
+		used("pgmoneta_server_stored_bytes", "Bytes of packs and manifests of the server's backups.", func(u *Usage) uint64 { return u.Stored }),
+		used("pgmoneta_server_shared_bytes", "Of the stored bytes, those that more than one backup uses.", func(u *Usage) uint64 { return u.Shared }),
+		used("pgmoneta_server_dead_bytes", "Of the stored bytes, those that no backup uses.", func(u *Usage) uint64 { return u.Dead }),
+		{
 			name: "pgmoneta_log_messages_total", help: "Lines logged since the start or the last \"clear prometheus\", of all processes.", kind: counterKind, labels: []string{"level"},
 			samples: func(s *Snapshot, emit emit) {
 				emit(float64(s.Log.Info), "info")
@@ -137,6 +193,15 @@ func designedJobs() []family {
 		},
 		gauge("pgmoneta_time_seconds", "The time by the clock of this machine, to compare with that of Prometheus.", func(s *Snapshot) float64 { return unix(s.Now) }),
 	}
+}
+
+// used is a gauge that is absent while it is not known what the backups take.
+func used(name, help string, value func(u *Usage) uint64) family {
+	return labelled(gaugeKind, name, help, []string{"server"}, func(v *Server, emit emit) {
+		if v.Usage != nil {
+			emit(float64(value(v.Usage)), v.Name)
+		}
+	})
 }
 
 func ended(name, help string, k kind, value func(j *Job) float64) family {

@@ -18,6 +18,7 @@ type Snapshot struct {
 	Retention   Retention
 	Compression int // configuration code: 0 none, 17 gzip, 18 zstd, 19 lz4, 20 bzip2, 33 to 35 on the server
 	Storage     Storage
+	Requests    []StorageRequests // one for each operation
 	Reload      Reload
 	Certificate []Certificate
 	Servers     []Server // names are unique
@@ -38,6 +39,31 @@ type Storage struct {
 	Used  uint64 // by base_dir
 	Free  uint64 // for us
 	Total uint64 // of the file system
+
+	Forecast Forecast
+}
+
+// A Forecast is how a file system goes on if it goes on as it did.
+type Forecast struct {
+	Known  bool
+	Growth float64 // bytes per second
+	Full   float64 // seconds until nothing is free, +Inf if it does not grow
+}
+
+// StorageRequests are the requests of one kind to the storage engine, of all servers since the start.
+type StorageRequests struct {
+	Engine    string
+	Operation string
+	Failed    uint64
+	Elapsed   Distribution
+}
+
+// A Usage is what the backups of a server take, in bytes.
+type Usage struct {
+	Logical uint64 // that all backups would restore
+	Stored  uint64 // packs and manifests
+	Shared  uint64 // of that, used by more than one backup
+	Dead    uint64 // of that, used by none
 }
 
 // A Server is one PostgreSQL server of the configuration.
@@ -64,11 +90,14 @@ type Server struct {
 	Backups     []Backup // ascending by label
 	BackupBytes uint64   // all backups of the server as stored
 	TotalBytes  uint64   // everything stored of the server
+	UsedBytes   uint64   // of its repository on disk, 0 before it was measured
+	Usage       *Usage   // nil while it is not known
 
 	LastFull        time.Time  // end of the last full backup that succeeded, zero if none
 	LastIncremental time.Time  // end of the last incremental one
 	Rehearsal       *Rehearsal // the last one, nil if there was none
-	Verified        *Verified  // the last one since the start, nil if there was none
+	Verified        *Verified  // the last one, nil if there was none
+	BackupDue       time.Time  // of the first backup that the schedule has after the last good one, zero if there is none
 	Recovery        Recovery
 	CatalogProblem  bool  // the list of backups could not be read
 	Jobs            []Job // that ended since the start, one for each kind and outcome

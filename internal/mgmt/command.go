@@ -47,6 +47,7 @@ const (
 
 	Retention Command = 310
 	Schedule  Command = 311
+	Undelete  Command = 312
 )
 
 // String returns the word printed for the command, its number when it is unknown.
@@ -134,6 +135,8 @@ func (c Command) word() string {
 		return "retention"
 	case Schedule:
 		return "schedule"
+	case Undelete:
+		return "undelete"
 	default:
 		return ""
 	}
@@ -226,6 +229,8 @@ func (c Command) definedCodes() Codes {
 		return Codes{NoServer: CodeRetentionNoServer, Busy: CodeRetentionBusy, Other: CodeRetentionFailed}
 	case Schedule:
 		return Codes{NoServer: CodeScheduleNoServer, Other: CodeScheduleOther}
+	case Undelete:
+		return Codes{NoServer: CodeUndeleteNoServer, NoBackup: CodeUndeleteNoBackup, Other: CodeUndeleteOther}
 	default:
 		return Codes{Other: CodeBadPayload}
 	}

@@ -230,6 +230,9 @@ const (
 	CodeRetentionBusy     Code = 4402 // another job holds the server
 	CodeScheduleNoServer  Code = 4410
 	CodeScheduleOther     Code = 4411
+	CodeUndeleteNoServer  Code = 4420
+	CodeUndeleteNoBackup  Code = 4421 // no such backup in the trash
+	CodeUndeleteOther     Code = 4422
 )
 
 // WorkflowMain is the part that answers when no step of a job was reached.

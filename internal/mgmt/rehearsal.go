@@ -43,3 +43,8 @@ func RehearsalDocument(h *repo.Rehearsal) Document {
 	}
 	return doc
 }
+
+// VerificationDocument describes what a verification came to.
+func VerificationDocument(v *repo.Verification) Document {
+	return Document{"At": v.At.UTC().Format(time.RFC3339), "Good": v.Good(), "Files": v.Files, "BadFiles": v.BadFiles, "Problems": v.Problems, "Problem": v.Problem}
+}

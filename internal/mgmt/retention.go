@@ -18,6 +18,9 @@ func RetentionDocument(server string, r *job.RetentionReport) Document {
 		action := "keep"
 		if !d.Keep {
 			action = "delete"
+			if r.Delayed > 0 {
+				action = "trash"
+			}
 			deleted++
 		}
 		rows = append(rows, Document{"Backup": string(d.Backup), "Action": action, "Reason": strings.Join(d.Reasons, "; ")})
@@ -26,8 +29,16 @@ func RetentionDocument(server string, r *job.RetentionReport) Document {
 	if refused == nil {
 		refused = []string{}
 	}
+	trash := []Document{}
+	for _, w := range r.Trash {
+		action := "wait"
+		if w.Purge {
+			action = "delete"
+		}
+		trash = append(trash, Document{"Backup": string(w.Backup), "Action": action, "Deleted": moment(w.DeletedAt), "Until": moment(w.Until)})
+	}
 	return Document{
-		"Server": server, "Backups": rows, "NumberOfBackups": len(rows), "DeletedBackups": deleted, "DeletedSegments": r.Segments,
+		"Server": server, "Trash": trash, "PurgedBackups": r.Purges(), "Backups": rows, "NumberOfBackups": len(rows), "DeletedBackups": deleted, "DeletedSegments": r.Segments,
 		"FreedSize": r.BackupBytes + r.WALBytes, "FreedBackupSize": r.BackupBytes, "FreedWALSize": r.WALBytes, "WALKept": r.WALKept, "Refused": refused,
 		"WindowBefore": moment(r.Before.From), "WindowAfter": moment(r.After.From),
 	}

@@ -75,7 +75,8 @@ func (r *CheckReport) Damaged() map[string]error {
 // full also that every frame has its hash. It does not look at WAL. It changes nothing.
 //
 // It takes 12 bytes of memory per frame of the repository. The error is set only when
-// checking itself was impossible. The caller holds [Repository.Lock].
+// checking itself was impossible. The caller holds [Repository.Lock]; without it what
+// another process removes meanwhile is among the findings.
 func (r *Repository) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)

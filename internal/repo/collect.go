@@ -62,6 +62,11 @@ func (r *Repository) orphans(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	marks, err := r.strayMarks(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	orphans = append(orphans, marks...)
 	unfinished, err := r.settled(ctx, listed)
 	if err != nil {
 		return nil, err
@@ -102,7 +107,7 @@ func (r *Repository) strayRecords(ctx context.Context, listed []Label) ([]string
 		if there {
 			names = append(names, name)
 		}
-		for _, series := range []string{noteSeries, rehearsalSeries} {
+		for _, series := range []string{noteSeries, rehearsalSeries, verificationSeries} {
 			numbers, err := r.records(ctx, l, series)
 			if err != nil {
 				return nil, err

@@ -80,20 +80,5 @@ func (r *Repository) Rehearsal(ctx context.Context, l Label) (*Rehearsal, error)
 // LastRehearsal returns the newest rehearsal of all backups that are listed, nil if
 // there was none. Records that cannot be read are passed over.
 func (r *Repository) LastRehearsal(ctx context.Context) (Label, *Rehearsal, error) {
-	labels, err := r.labels(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	var newest *Rehearsal
-	var of Label
-	for _, l := range labels {
-		h, err := r.Rehearsal(ctx, l)
-		if ctx.Err() != nil {
-			return "", nil, context.Cause(ctx)
-		}
-		if err == nil && h != nil && (newest == nil || h.At.After(newest.At)) {
-			newest, of = h, l
-		}
-	}
-	return of, newest, nil
+	return newestRecord(ctx, r, r.Rehearsal, func(h *Rehearsal) time.Time { return h.At })
 }

@@ -80,6 +80,12 @@ func (r *Repository) Server() string { return r.server }
 // Dir returns the local directory of the repository.
 func (r *Repository) Dir() string { return r.dir }
 
+// Meter has observe called after each request to the storage; see [storage.NewMeter]. It
+// is called before anything else.
+func (r *Repository) Meter(observe func(o storage.Operation, elapsed time.Duration, failed bool)) {
+	r.engine = storage.NewMeter(r.engine, observe)
+}
+
 // Engine returns the storage engine below.
 func (r *Repository) Engine() storage.Engine { return r.engine }
 
@@ -141,12 +147,18 @@ type Backup struct {
 	Comments string
 }
 
-// Backups lists the backups, oldest first.
+// Backups lists the backups, oldest first, without those in the trash.
 func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
+	// First, so that none is listed that is being deleted for good.
+	trash, err := r.inTrash(ctx)
+	if err != nil {
+		return nil, err
+	}
 	labels, err := r.begun(ctx)
 	if err != nil {
 		return nil, err
 	}
+	labels = slices.DeleteFunc(labels, func(l Label) bool { return trash[l] })
 	list := make([]Backup, len(labels))
 	var next atomic.Int64
 	var listers sync.WaitGroup
@@ -197,7 +209,7 @@ func (r *Repository) labelsBelow(ctx context.Context, prefix string) ([]Label, e
 	return labels, nil
 }
 
-// labels returns the labels of the backups, oldest first.
+// labels returns the labels of our backups, those in the trash included, oldest first.
 func (r *Repository) labels(ctx context.Context) ([]Label, error) {
 	begun, err := r.begun(ctx)
 	if err != nil {
@@ -228,16 +240,24 @@ func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
 }
 
 // Find resolves an identifier: "newest" or "latest", "oldest", or a label. It
-// wraps [ErrNoBackup] when there is none.
+// wraps [ErrNoBackup] when there is none, and is a [*TrashedError] for one in the trash.
 func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 	none := fmt.Errorf("server %q: backup %q: %w", r.server, id, ErrNoBackup)
 	if l, err := ParseLabel(id); err == nil {
 		var s container.Scratch
 		defer s.Close()
-		if b := r.backup(ctx, l, &s); !errors.Is(b.Err, fs.ErrNotExist) {
-			return b, nil
+		trashed, err := r.exists(ctx, trashName(l))
+		if err != nil {
+			return Backup{}, err
 		}
-		return r.findForeign(ctx, l, none)
+		b := r.backup(ctx, l, &s)
+		switch {
+		case errors.Is(b.Err, fs.ErrNotExist):
+			return r.findForeign(ctx, l, none)
+		case trashed:
+			return Backup{}, &TrashedError{r.server, l}
+		}
+		return b, nil
 	}
 	list, err := r.Backups(ctx)
 	switch {

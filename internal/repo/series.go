@@ -15,8 +15,9 @@ import (
 // with the highest number counts. Nothing is overwritten, and a crash leaves the
 // record before or the one after. They go with their backup.
 const (
-	noteSeries      = "note"
-	rehearsalSeries = "rehearsal"
+	noteSeries         = "note"
+	rehearsalSeries    = "rehearsal"
+	verificationSeries = "verification"
 )
 
 const recordLimit = 1 << 20
@@ -86,6 +87,9 @@ func (r *Repository) changeSeries(ctx context.Context, change func() error) erro
 func (r *Repository) addRecord(ctx context.Context, l Label, series string, content []byte) error {
 	if ok, err := r.exists(ctx, manifestName(l)); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("server %q: backup %s: %w", r.server, l, ErrNoBackup))
+	}
+	if trashed, err := r.exists(ctx, trashName(l)); err != nil || trashed {
+		return errors.Join(err, &TrashedError{r.server, l}) // to keep it would promise what nobody holds
 	}
 	numbers, err := r.records(ctx, l, series)
 	if err != nil {

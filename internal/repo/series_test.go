@@ -143,3 +143,36 @@ func TestNoteSurvivesPowerCut(t *testing.T) {
 		}
 	}
 }
+
+func TestVerificationsAreKept(t *testing.T) {
+	ctx := context.Background()
+	r := open(t, durable.OS{}, t.TempDir())
+	other := Label("20261121120001")
+	for _, l := range []Label{noted, other} {
+		if err := addBackup(ctx, r, l, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, v, err := r.LastVerification(ctx); err != nil || v != nil {
+		t.Errorf("before the first: %+v, %v", v, err)
+	}
+	good, bad := Verification{At: noon.Add(time.Hour), Files: 7}, Verification{At: noon, Files: 7, BadFiles: 1, Problems: 1, Problem: "rotten"}
+	if err := errors.Join(r.AddVerification(ctx, noted, bad), r.AddVerification(ctx, noted, good), r.AddVerification(ctx, other, bad)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := r.Verification(ctx, noted); err != nil || *v != good || !v.Good() {
+		t.Errorf("the last of a backup: %+v, %v", v, err)
+	}
+	if l, v, err := r.LastVerification(ctx); err != nil || l != noted || *v != good {
+		t.Errorf("the last of all: %s, %+v, %v", l, v, err)
+	}
+	if err := r.Delete(ctx, noted); err != nil {
+		t.Fatal(err)
+	}
+	if l, v, err := r.LastVerification(ctx); err != nil || l != other || v.Good() {
+		t.Errorf("after that backup is gone: %s, %+v, %v", l, v, err)
+	}
+	if list, err := r.engine.List(ctx, "backup/"+string(noted)); err != nil || len(list) != 0 {
+		t.Errorf("left behind: %v, %v", list, err)
+	}
+}

@@ -15,6 +15,11 @@ func (d *decider) unreadable() string {
 			return fmt.Sprintf("backup %s cannot be read, and so it is not known what it needs: delete it if it is lost", b.Label)
 		}
 	}
+	for _, b := range d.Trash {
+		if !b.Known && !b.Foreign {
+			return fmt.Sprintf("backup %s in the trash cannot be read, and so it is not known what it needs: delete it with --force if it is lost", b.Label)
+		}
+	}
 	return ""
 }
 

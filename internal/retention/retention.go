@@ -21,6 +21,7 @@ type Policy struct {
 
 	Window time.Duration  // every moment of it stays reachable; 0 = from the oldest backup that Days keeps
 	WALAll bool           // keep all WAL from the oldest backup on
+	Delay  time.Duration  // how long a deleted backup waits in the trash; 0 = it goes at once
 	Zone   *time.Location // of days, weeks, months and years; nil for UTC
 }
 
@@ -54,9 +55,16 @@ type Segment struct {
 	Fixed bool // it is not in the store, and never to be deleted
 }
 
+// A Trashed is a backup in the trash.
+type Trashed struct {
+	Backup
+	DeletedAt time.Time // zero when that is not known
+}
+
 // A Catalogue is what there is of a server.
 type Catalogue struct {
 	Backups   []Backup
+	Trash     []Trashed
 	Histories map[pg.Timeline]pg.History // of timelines after the first
 	Missing   []Range                    // WAL that is known to be missing or damaged
 	Segments  []Segment                  // that are there; between them WAL is missing too
@@ -74,6 +82,14 @@ type Decision struct {
 	Reasons []string
 }
 
+// A Waiting is what becomes of a backup in the trash.
+type Waiting struct {
+	Label     repo.Label
+	DeletedAt time.Time // zero when that is not known
+	Until     time.Time // from here on it may go; zero when that is not known
+	Purge     bool      // it goes now
+}
+
 // A Window is the time that can be restored to without a gap up to now.
 type Window struct {
 	From   time.Time // zero when there is no valid backup
@@ -83,6 +99,7 @@ type Window struct {
 // A Plan is a decision about everything.
 type Plan struct {
 	Decisions     []Decision // by label
+	Trash         []Waiting  // by label
 	WAL           []Segment  // to delete, in the order in which to delete them
 	WALKept       string     // why no WAL is deleted at all; empty if it is only needed
 	Refused       []string   // deletions that the policy wanted and that must not be
@@ -100,6 +117,17 @@ func (p *Plan) Delete() []repo.Label {
 	return labels
 }
 
+// Purge returns the labels of the backups in the trash that go for good, oldest first.
+func (p *Plan) Purge() []repo.Label {
+	var labels []repo.Label
+	for _, w := range p.Trash {
+		if w.Purge {
+			labels = append(labels, w.Label)
+		}
+	}
+	return labels
+}
+
 // Decide makes a plan.
 func Decide(c Catalogue, p Policy, now time.Time) Plan {
 	d := &decider{Catalogue: c, Policy: p, now: now, reasons: map[repo.Label][]string{}}
@@ -107,6 +135,7 @@ func Decide(c Catalogue, p Policy, now time.Time) Plan {
 	if d.Zone == nil {
 		d.Zone = time.UTC
 	}
+	d.Trash = slices.SortedFunc(slices.Values(c.Trash), func(a, b Trashed) int { return cmp.Compare(a.Label, b.Label) })
 	d.Backups = slices.SortedFunc(slices.Values(c.Backups), func(a, b Backup) int { return cmp.Compare(a.Label, b.Label) })
 	d.Segments = slices.SortedFunc(slices.Values(c.Segments), func(a, b Segment) int {
 		return cmp.Or(cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.From, b.From))
@@ -161,8 +190,12 @@ func (d *decider) plan() Plan {
 		}
 		plan.Decisions = append(plan.Decisions, Decision{b.Label, true, why})
 	}
+	plan.Trash = d.waiting(held != "")
+	if held != "" && slices.ContainsFunc(d.waiting(false), func(w Waiting) bool { return w.Purge }) && len(plan.Refused) == 0 {
+		plan.Refused = append(plan.Refused, held)
+	}
 	if held == "" {
-		plan.WAL = d.wal()
+		plan.WAL = d.wal(plan.Trash)
 	}
 	plan.Before = d.reach(d.Segments, func(Backup) bool { return true })
 	plan.After = d.reach(without(d.Segments, plan.WAL), d.stays)

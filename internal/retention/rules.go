@@ -36,11 +36,12 @@ func (d *decider) daysAgo() time.Time { return d.now.Add(-time.Duration(d.Days) 
 // 3, 6, 10, ... weeks back, as in pgmoneta 0.22.
 func (d *decider) weeks() {
 	back := 0
+	now := d.now.In(d.Zone)
+	sinceMonday := (int(now.Weekday()) + 6) % 7
 	for j := range d.Weeks {
 		back += j
-		now := d.now.In(d.Zone)
-		sinceMonday := (int(now.Weekday()) + 6) % 7
-		d.newestOf(now.AddDate(0, 0, -sinceMonday-7*back), "weeks")
+		// At noon: there are days without a midnight.
+		d.newestOf(time.Date(now.Year(), now.Month(), now.Day()-sinceMonday-7*back, 12, 0, 0, 0, d.Zone), "weeks")
 	}
 }
 

@@ -31,9 +31,9 @@ func open(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, theEnd}
 func closed(b Backup) span { return span{b.StartTLI, anyTimeline, b.Start, b.End} }
 
 // wal returns the segments that nothing needs any more, oldest first.
-func (d *decider) wal() []Segment {
+func (d *decider) wal(trash []Waiting) []Segment {
 	var gone []Segment
-	needs := d.needs()
+	needs := append(d.needs(), d.trashNeeds(trash)...)
 	for _, s := range d.Segments {
 		if !s.Fixed && !slices.ContainsFunc(needs, func(n span) bool { return n.covers(s) }) {
 			gone = append(gone, s)

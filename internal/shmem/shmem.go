@@ -37,7 +37,7 @@ const (
 	magic = 0x504d_4f4e_5348_4d31 // "PMONSHM1"
 
 	// LayoutVersion changes whenever a field is added, moved or removed.
-	LayoutVersion = 6
+	LayoutVersion = 7
 
 	wordSize = 8
 	pageSize = 4096
@@ -100,6 +100,16 @@ type header struct {
 	info, warn, fail Counter
 	fatal            Counter
 	logTurn          Gauge
+	requests         [RequestKinds]Requests
+}
+
+// RequestKinds is how many kinds of requests are counted.
+const RequestKinds = 8
+
+// Requests are the requests of one kind to the storage, of all processes together.
+type Requests struct {
+	Failed  Counter
+	Elapsed Histogram // of all of them
 }
 
 // Create makes a segment in which every field is zero. The caller closes it.
@@ -284,6 +294,22 @@ func (s *Segment) LogCounter(level slog.Level) Counter {
 // CountLog counts one log line; it fits the hook of the logger.
 func (s *Segment) CountLog(level slog.Level) { s.LogCounter(level).Add(1) }
 
+// CountRequest counts a request to the storage. Every process may, as with lines of the log. kind counts from 0 to
+// RequestKinds-1; anything else panics.
+func (s *Segment) CountRequest(kind int, elapsed time.Duration, failed bool) {
+	q := &s.header.requests[kind]
+	q.Elapsed.Add(elapsed)
+	if failed {
+		q.Failed.Add(1)
+	}
+}
+
+// Requests returns what was counted of a kind.
+func (s *Segment) Requests(kind int) (elapsed Distribution, failed uint64) {
+	q := &s.header.requests[kind]
+	return q.Elapsed.Load(), q.Failed.Load()
+}
+
 // LogTurn is when the log file was last changed for the next, in Unix nanoseconds. Whoever writes to it may set it.
 func (s *Segment) LogTurn() Gauge { return s.header.logTurn }
 
@@ -385,11 +411,16 @@ func (c *cursor) text(capacity int) Text {
 }
 
 func layHeader(c *cursor) header {
-	return header{
+	h := header{
 		magic: c.counter(), version: c.counter(), generation: c.counter(),
 		servers: c.counter(), jobs: c.counter(), serverSize: c.counter(), jobSize: c.counter(),
 		created: c.counter(), pid: c.counter(),
 		info: c.counter(), warn: c.counter(), fail: c.counter(), fatal: c.counter(),
 		logTurn: c.gauge(),
 	}
+	c.block()
+	for i := range h.requests {
+		h.requests[i] = Requests{Failed: c.counter(), Elapsed: c.histogram()}
+	}
+	return h
 }

@@ -21,6 +21,46 @@ func TestLimitIsAnEngine(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Engine { return storage.NewLimit(newLocal(t), 1<<40) })
 }
 
+func TestMeterIsAnEngine(t *testing.T) {
+	t.Parallel()
+	storagetest.Run(t, func(t *testing.T) storage.Engine {
+		return storage.NewMeter(newLocal(t), func(storage.Operation, time.Duration, bool) {})
+	})
+}
+
+func TestMeterCountsWhatIsDoneAndWhatFails(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	var trouble error
+	var done, failed [storage.Operations]int
+	e := storage.NewMeter(storagetest.NewFault(newLocal(t), func(context.Context, storagetest.Op) error { return trouble }), func(o storage.Operation, _ time.Duration, bad bool) {
+		done[o]++
+		if bad {
+			failed[o]++
+		}
+	})
+	steps := func() {
+		_ = storage.Put(ctx, e, "job", "pack/1/1", []byte("content"))
+		_, _ = storage.ReadAll(ctx, e, "pack/1/1", 100)
+		_, _ = e.Open(ctx, "missing")
+		_, _ = e.List(ctx, "pack")
+		_, _ = storage.Children(ctx, e, "pack")
+		_ = e.Delete(ctx, "pack/1/1")
+		_ = e.Sweep(ctx, "job")
+	}
+	steps()
+	if want := [storage.Operations]int{2, 2, 1, 1, 1, 1, 1}; done != want || failed != [storage.Operations]int{} {
+		t.Errorf("counted %v, failed %v; want %v and none", done, failed, want)
+	}
+	trouble = errors.New("the disk is gone")
+	steps()
+	for o, n := range failed {
+		if o := storage.Operation(o); n == 0 && o != storage.OpRead && o != storage.OpCommit { // which are not reached
+			t.Errorf("no %s failed", o)
+		}
+	}
+}
+
 func TestFaultWithoutFaultsIsAnEngine(t *testing.T) {
 	t.Parallel()
 	storagetest.Run(t, func(t *testing.T) storage.Engine {

@@ -21,7 +21,7 @@
 //
 // # Decorators
 //
-// [NewLimit] and [NewRetry] are engines over an engine. Retry goes outside, so
+// [NewLimit], [NewRetry] and [NewMeter] are engines over an engine. Retry goes outside, so
 // that what is repeated counts towards the rate.
 package storage
 

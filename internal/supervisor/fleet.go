@@ -122,7 +122,7 @@ func (s *Supervisor) enlist(c *config.Config, sections []config.Server) (list []
 		if err != nil {
 			return list, err
 		}
-		v, err := newServer(index, sections[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment.ServerSlot(index), s.Log.Logger)
+		v, err := newServer(index, sections[i].Name, c.Main.BaseDir, keys, s.Foreign, s.Segment, s.Log.Logger)
 		s.fleet.keep(index, v)
 		if err != nil {
 			return list, err
@@ -145,12 +145,14 @@ func (s *Supervisor) begin(v *server) {
 	watching, v.unwatch = context.WithCancel(s.ctx)
 	// WAL workers outlive the requests and jobs that need them.
 	receiving, v.dismiss = context.WithCancel(context.WithoutCancel(s.ctx))
+	v.restoreMode()
 	v.workers.Go(func() { s.keepReceiving(receiving, v) })
 	v.watchers.Go(func() { v.refresh(watching) })
 	v.watchers.Go(func() { s.watchHoles(watching, v) })
 	v.watchers.Go(func() { s.mendGap(watching, v) })
 	v.watchers.Go(func() { s.expire(watching, v) })
 	v.watchers.Go(func() { s.keepSchedule(watching, v) })
+	v.watchers.Go(func() { s.watchUsage(watching, v) })
 }
 
 // remove ends what runs for a server that is in the fleet no more, without waiting
@@ -174,7 +176,7 @@ func (s *Supervisor) forbidJobs(list []*server) (undo func(), err error) {
 	defer s.mu.Unlock()
 	var errs []error
 	for _, r := range s.jobs {
-		if slices.Contains(list, r.server) {
+		if slices.Contains(list, r.server) && !r.kind.Quiet() { // who only looks ends in its time
 			errs = append(errs, fmt.Errorf("server %q cannot be removed during its %s: wait or cancel it, then reload", r.server.name, r.kind))
 		}
 	}

@@ -87,6 +87,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Mode:       h.mode,
 		mgmt.Retain:     h.retain,
 		mgmt.Expunge:    h.retain,
+		mgmt.Undelete:   h.undelete,
 		mgmt.Annotate:   h.annotate,
 	}[req.Command]
 	if handle == nil {
@@ -170,7 +171,11 @@ func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.R
 	if err != nil {
 		return nil, err
 	}
-	return mgmt.Response{"Backup": string(result.Backup.Label)}, nil
+	resp := mgmt.Response{"Backup": string(result.Backup.Label)}
+	if !result.Until.IsZero() {
+		resp["Until"] = result.Until.UTC().Format(time.RFC3339)
+	}
+	return resp, nil
 }
 
 func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -246,6 +251,9 @@ func (v *server) listed(ctx context.Context, b repo.Backup, before *repo.Backup)
 		d["Valid"] = 0
 		return d
 	}
+	if last, err := v.repo.Verification(ctx, b.Label); err == nil && last != nil {
+		d["Verification"] = mgmt.VerificationDocument(last)
+	}
 	size := b.Summary.SegmentSize
 	if stored := pg.LSN(v.slot.FlushedLSN.Load()); stored > b.Summary.Start {
 		d["WAL"] = int64(size.Start(stored) - size.Start(b.Summary.Start))
@@ -281,7 +289,15 @@ func (h handler) listBackup(ctx context.Context, req *mgmt.Request, v *server) (
 	default:
 		return nil, &mgmt.Error{Code: mgmt.CodeListInvalidSort, Workflow: "list-backup", Err: fmt.Errorf("sort %q: want asc or desc", req.Args.Text("Sort"))}
 	}
-	return mgmt.Response{"NumberOfBackups": len(rows), "Backups": rows}, nil
+	resp := mgmt.Response{"NumberOfBackups": len(rows), "Backups": rows}
+	trash, err := h.inTrash(ctx, v)
+	if err != nil {
+		return nil, &mgmt.Error{Code: mgmt.CodeListBackups, Workflow: "list-backup", Err: err}
+	}
+	if len(trash) > 0 {
+		resp["Trash"] = trash
+	}
+	return resp, nil
 }
 
 func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
@@ -339,7 +355,8 @@ func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt
 		}
 	}
 	list := h.jobSnapshots()
-	// A check of WAL runs beside the job that is meant.
+	// A check of WAL runs beside the job that is meant; others beside it are not worth telling.
+	list = slices.DeleteFunc(list, func(j shmem.JobSnapshot) bool { return job.KindOf(j.Kind).Quiet() })
 	beside := job.CheckWAL.Number()
 	slices.SortFunc(list, func(a, b shmem.JobSnapshot) int { return isKind(b, beside) - isKind(a, beside) })
 	for _, j := range list {
@@ -401,6 +418,7 @@ func (h handler) status(ctx context.Context, details bool) (mgmt.Response, error
 		"NumberOfServers": len(servers), "Servers": servers}
 	if details {
 		resp["PgmonetaFips"] = false
+		resp["SpaceForecast"], resp["SpaceFullAt"], resp["SpaceGrowth"] = spaceForecast(h.forecast.Load(), time.Now())
 	}
 	return resp, nil
 }
@@ -429,6 +447,8 @@ func (h handler) serverStatus(ctx context.Context, c *config.Config, v *server, 
 		d["WalStreaming"], d["Fips"], d["Backups"] = snap.Streaming, false, v.listing(ctx, list)
 		h.walStatus(d, snap)
 		d["LastRehearsal"] = v.lastRehearsal()
+		d["LastVerification"] = v.lastVerification()
+		d["Usage"] = h.usageOf(v)
 		if err := h.holeStatus(ctx, d, v); err != nil {
 			return nil, 0, err
 		}
@@ -445,6 +465,17 @@ func (v *server) lastRehearsal() mgmt.Document {
 	d := mgmt.RehearsalDocument(last.result)
 	d["Backup"] = string(last.label)
 	delete(d, "Checks")
+	return d
+}
+
+// lastVerification describes the last verification.
+func (v *server) lastVerification() mgmt.Document {
+	last := v.verified.Load()
+	if last == nil {
+		return mgmt.Document{}
+	}
+	d := mgmt.VerificationDocument(last.result)
+	d["Backup"] = string(last.label)
 	return d
 }
 

@@ -130,7 +130,7 @@ func (b *book) begin(e *entry) {
 }
 
 // leave remembers how a job ended. One that was refused because the server is busy
-// was none.
+// was none, and one that only looked is not worth a line unless it failed.
 func (b *book) leave(e *entry, result job.Result, err error) error {
 	if err == nil && result.Failure != nil {
 		err = result.Failure
@@ -138,7 +138,7 @@ func (b *book) leave(e *entry, result job.Result, err error) error {
 	b.mu.Lock()
 	delete(b.open, e.ID)
 	var busy *busyError
-	if errors.As(err, &busy) {
+	if errors.As(err, &busy) || err == nil && e.Kind.Quiet() {
 		b.mu.Unlock()
 		return nil
 	}

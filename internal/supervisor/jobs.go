@@ -87,9 +87,17 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	result, err := s.inSlot(v, start, e)
 	v.tally.jobEnded(kind, began, result, err)
 	hooks.after(s.ctx, result, err)
-	v.catalogChanged()
+	if kind != job.Usage { // which follows a change of the catalog
+		v.catalogChanged()
+	}
+	if result.Repo != nil {
+		v.usage.Store(&usage{result.Repo.Usage, began})
+	}
 	if result.Rehearsal != nil {
 		v.rehearsed.Store(&rehearsed{result.Backup.Label, result.Rehearsal})
+	}
+	if result.Verification != nil {
+		v.verified.Store(&verified{result.Backup.Label, result.Verification})
 	}
 	if kind == job.Backup && (err != nil || result.Failure != nil) {
 		v.countFailure(result.Failure)
@@ -156,7 +164,7 @@ func (s *Supervisor) reserve(v *server, kind job.Kind, id int64) (int, *shmem.Jo
 		return 0, nil, fmt.Errorf("server %q is not configured any more", v.name)
 	}
 	for _, r := range s.jobs {
-		if r.server == v && r.kind == kind && kind != job.PlanRetention {
+		if r.server == v && r.kind == kind && !kind.Quiet() {
 			return 0, nil, &busyError{server: v.name, kind: kind}
 		}
 	}

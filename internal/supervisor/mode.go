@@ -13,9 +13,15 @@ import (
 const modePatience = 10 * time.Second
 
 // mode takes a server offline, so that nothing is connected to it, or online again.
-// It holds until it is changed or the daemon is stopped.
+// It holds until it is changed, over restarts too.
 func (h handler) mode(ctx context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	switch action := req.Args.Text("Action"); action {
+	action := req.Args.Text("Action")
+	if action == "offline" || action == "online" {
+		if err := v.keepMode(action == "offline"); err != nil {
+			return nil, &mgmt.Error{Code: mgmt.CodeModeFailed, Workflow: "mode", Err: fmt.Errorf("server %q: nothing was changed, because it could not be remembered: %w", v.name, err)}
+		}
+	}
+	switch action {
 	case "offline":
 		v.slot.Offline.Store(1)
 		v.receiver.setOffline(true)

@@ -41,7 +41,7 @@ func effectOf(ch config.Change) effect {
 var applied = map[string]bool{
 	"log_level": true, "metrics": true, "metrics_cache_max_age": true, "management": true, "compression": true, "compression_level": true,
 	"workers": true, "backup_source": true, "cross_check": true, "allow_corrupt": true, "job_nice": true, "max_rate": true, "passfile": true,
-	"retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "wal_keep": true, "backup_on_start": true,
+	"retention": true, "retention_count": true, "retention_min": true, "recovery_window": true, "delete_delay": true, "wal_keep": true, "backup_on_start": true,
 	"schedule": true, "schedule_jitter": true, "verification": true, "hook_before": true, "hook_after": true, "space_low": true, "space_critical": true,
 	"create_slot": true, "rehearse_bindir": true, "rehearse_amcheck": true, "rehearse_checks": true, "rehearse_settings": true,
 }

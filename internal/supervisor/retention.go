@@ -17,7 +17,7 @@ import (
 func policy(c *config.Config, sc *config.Server) job.Policy {
 	r := c.Retention(sc)
 	return job.Policy{Days: r.Days, Weeks: r.Weeks, Months: r.Months, Years: r.Years,
-		Count: c.RetentionCount(sc), Min: c.RetentionMin(sc), Window: c.RecoveryWindow(sc), WALAll: c.WALKeep(sc) == config.WALKeepAll}
+		Count: c.RetentionCount(sc), Min: c.RetentionMin(sc), Window: c.RecoveryWindow(sc), WALAll: c.WALKeep(sc) == config.WALKeepAll, Delay: c.DeleteDelay(sc)}
 }
 
 // expire deletes what is not needed any more, every retention_interval, until ctx ends.
@@ -53,7 +53,7 @@ func (s *Supervisor) expire(ctx context.Context, v *server) {
 // the server is held only when there is something to delete.
 func (s *Supervisor) expireOnce(v *server) (*job.RetentionReport, error) {
 	report, err := s.retentionJob(v, job.PlanRetention)
-	if err != nil || report.Deletes() == 0 && report.Segments == 0 {
+	if err != nil || report.Deletes() == 0 && report.Purges() == 0 && report.Segments == 0 {
 		return report, err
 	}
 	return s.retentionJob(v, job.Retention)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 )
@@ -145,10 +146,7 @@ func (c *calendar) save(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".tmp", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return durable.Replace(path, append(b, '\n'))
 }
 
 // lines returns the schedule of a server, verification included.
@@ -158,6 +156,22 @@ func lines(c *config.Config, sc *config.Server) []config.Scheduled {
 		list = append(list, config.Every("verify", every))
 	}
 	return list
+}
+
+// backupDue returns when the schedule has the first backup after one that began at a time;
+// zero when it has none.
+func backupDue(server string, list []config.Scheduled, most time.Duration, last time.Time) (due time.Time) {
+	for _, e := range list {
+		if e.Job != "full" && e.Job != "incremental" {
+			continue
+		}
+		late := jitter(server, e, most)
+		next := e.Next(last.Add(-late))
+		if !next.IsZero() && (due.IsZero() || next.Add(late).Before(due)) {
+			due = next.Add(late)
+		}
+	}
+	return due
 }
 
 // scheduleInterval is how often the clock is looked at. It may be set at any time.

@@ -58,6 +58,101 @@ func TestAYearOfSchedule(t *testing.T) {
 	}
 }
 
+// TestAYearOfNights lets a clock run through a year in zones that move theirs at the hour
+// of the schedule, and changes the zone of the configuration in between: each night has
+// one backup, also those without that hour, and those that have it twice.
+func TestAYearOfNights(t *testing.T) {
+	t.Parallel()
+	for _, zone := range []string{"Europe/Berlin", "America/Santiago", "Australia/Lord_Howe"} {
+		text := map[string]string{"Europe/Berlin": "30 2 * * *", "America/Santiago": "15 0 * * *", "Australia/Lord_Howe": "15 2 * * *"}[zone]
+		list := scheduleOf(t, `full: "CRON_TZ=`+zone+" "+text+`"`)
+		c := calendar{runs: map[string]*run{}}
+		begin := time.Date(2027, 7, 1, 12, 0, 0, 0, time.UTC)
+		nights := map[string]int{}
+		for now := begin; now.Before(begin.AddDate(1, 0, 0)); now = now.Add(5 * time.Minute) {
+			e, due := c.due("primary", list, 0, now)
+			if !due {
+				continue
+			}
+			nights[now.UTC().Add(-12*time.Hour).Format("2006-01-02")]++ // noon to noon, which no zone here comes near
+			c.of(e, now).ended(now, now.Add(time.Minute), nil)
+		}
+		once := 0
+		for night, n := range nights {
+			if n != 1 {
+				t.Errorf("%s: %d backups in the night of %s", zone, n, night)
+			}
+			once++
+		}
+		if once != 366 {
+			t.Errorf("%s: backups in %d nights of 366", zone, once)
+		}
+	}
+}
+
+func TestAnotherZoneInTheConfigurationBeginsAnew(t *testing.T) {
+	t.Parallel()
+	berlin, tokyo := scheduleOf(t, `full: "CRON_TZ=Europe/Berlin 0 1 * * *"`), scheduleOf(t, `full: "CRON_TZ=Asia/Tokyo 0 1 * * *"`)
+	c := calendar{runs: map[string]*run{}}
+	now := time.Date(2026, 11, 21, 0, 5, 0, 0, time.UTC) // five past one in Berlin
+	c.know(berlin[0], now.Add(-time.Hour))
+	e, due := c.due("primary", berlin, 0, now)
+	if !due {
+		t.Fatal("nothing is due in Berlin")
+	}
+	c.of(e, now).ended(now, now.Add(time.Minute), nil)
+	now = now.Add(10 * time.Minute)
+	if _, due := c.due("primary", tokyo, 0, now); due {
+		t.Error("the other zone makes something due at once")
+	}
+	runs := 0
+	for end := now.AddDate(0, 0, 7); now.Before(end); now = now.Add(5 * time.Minute) {
+		if e, due := c.due("primary", tokyo, 0, now); due {
+			c.of(e, now).ended(now, now.Add(time.Minute), nil)
+			runs++
+		}
+	}
+	if runs != 7 {
+		t.Errorf("%d runs in a week", runs)
+	}
+}
+
+// TestScheduleWhenTheClockJumps has a clock that comes up in 1970 and is set right, and
+// one that goes to the future and back: a run is done once each time it is right, and
+// never one after the other.
+func TestScheduleWhenTheClockJumps(t *testing.T) {
+	t.Parallel()
+	list := scheduleOf(t, `full: "CRON_TZ=UTC 0 1 * * *"`)
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	c := calendar{runs: map[string]*run{}}
+	c.know(list[0], now)
+	runs := func(from time.Time, hours int) (n int) {
+		for at := from; at.Before(from.Add(time.Duration(hours) * time.Hour)); at = at.Add(5 * time.Minute) {
+			if e, due := c.due("primary", list, 0, at); due {
+				c.of(e, at).ended(at, at.Add(time.Minute), nil)
+				n++
+			}
+		}
+		return n
+	}
+	for _, step := range []struct {
+		what  string
+		from  time.Time
+		hours int
+		want  int
+	}{
+		{"right", now, 48, 2},
+		{"1970", time.Unix(0, 0), 48, 2},
+		{"right again: what was missed is done once", now.AddDate(0, 0, 2), 48, 3},
+		{"ten years later", now.AddDate(10, 0, 4), 24, 2},
+		{"back", now.AddDate(0, 0, 4), 48, 2},
+	} {
+		if got := runs(step.from, step.hours); got != step.want {
+			t.Errorf("%s: %d runs in %d hours, want %d", step.what, got, step.hours, step.want)
+		}
+	}
+}
+
 func TestMissedRunsAreDoneOnce(t *testing.T) {
 	t.Parallel()
 	list := scheduleOf(t, `full: "@hourly"`)
@@ -118,5 +213,40 @@ func TestJitterSpreads(t *testing.T) {
 	a, b := jitter("a", e, time.Hour), jitter("b", e, time.Hour)
 	if a == b || a >= time.Hour || b >= time.Hour || a != jitter("a", e, time.Hour) || jitter("a", e, 0) != 0 {
 		t.Errorf("a %s, b %s", a, b)
+	}
+}
+
+func TestWhenABackupIsDue(t *testing.T) {
+	t.Parallel()
+	weekly := `full: "CRON_TZ=UTC 0 1 * * 0", incremental: "CRON_TZ=UTC 0 1 * * 1-6", verify: "@hourly"`
+	for _, tt := range []struct {
+		schedule string
+		most     time.Duration
+		last     string
+		want     string // empty for never
+	}{
+		{weekly, 0, "2026-11-20T01:00:02Z", "2026-11-21T01:00:00Z"},
+		{weekly, 0, "2026-11-20T00:59:00Z", "2026-11-20T01:00:00Z"}, // taken by hand
+		{`full: "CRON_TZ=UTC 0 1 * * 0"`, 0, "2026-11-15T01:00:02Z", "2026-11-22T01:00:00Z"},
+		{`full: "@every 6h"`, 0, "2026-11-15T01:00:00Z", "2026-11-15T07:00:00Z"},
+		{`verify: "@hourly"`, 0, "2026-11-15T01:00:00Z", ""},
+	} {
+		last, err := time.Parse(time.RFC3339, tt.last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if due := backupDue("primary", scheduleOf(t, tt.schedule), tt.most, last); !due.IsZero() {
+			got = due.UTC().Format(time.RFC3339)
+		}
+		if got != tt.want {
+			t.Errorf("%s, after %s: %s, want %s", tt.schedule, tt.last, got, tt.want)
+		}
+	}
+	list := scheduleOf(t, `full: "CRON_TZ=UTC 0 1 * * *"`)
+	late := jitter("primary", list[0], time.Hour)
+	first := time.Date(2026, 11, 20, 1, 0, 0, 0, time.UTC).Add(late)
+	if due := backupDue("primary", list, time.Hour, first.Add(time.Second)); !due.Equal(first.AddDate(0, 0, 1)) {
+		t.Errorf("after one at %s, which is %s later by the jitter: %s", first, late, due)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
@@ -43,6 +44,8 @@ type server struct {
 	calendar calendar // what was done by the schedule
 
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
+	verified  atomic.Pointer[verified]  // the last verification, nil for none
+	usage     atomic.Pointer[usage]     // what the backups take, nil while not known
 
 	unreadable atomic.Bool                        // the catalog could not be read the last time
 	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline
@@ -67,11 +70,21 @@ type rehearsed struct {
 	result *repo.Rehearsal
 }
 
-func newServer(index int, name, baseDir string, keys repo.Keys, foreign OpenForeign, slot *shmem.Server, log *slog.Logger) (*server, error) {
+// verified is a verification and the backup it was about.
+type verified struct {
+	label  repo.Label
+	result *repo.Verification
+}
+
+func newServer(index int, name, baseDir string, keys repo.Keys, foreign OpenForeign, seg *shmem.Segment, log *slog.Logger) (*server, error) {
+	slot := seg.ServerSlot(index)
 	r, err := repo.Open(durable.OS{}, baseDir, name)
 	if err != nil {
 		return nil, err
 	}
+	r.Meter(func(o storage.Operation, elapsed time.Duration, failed bool) {
+		seg.CountRequest(int(o), elapsed, failed)
+	})
 	r.UseKeys(keys)
 	if foreign != nil {
 		f, err := foreign(r, keys.Master)
@@ -95,6 +108,9 @@ func (v *server) refresh(ctx context.Context) {
 	failed, history := "", uint64(0)
 	if label, h, err := v.repo.LastRehearsal(ctx); err == nil && h != nil {
 		v.rehearsed.CompareAndSwap(nil, &rehearsed{label, h})
+	}
+	if label, r, err := v.repo.LastVerification(ctx); err == nil && r != nil {
+		v.verified.CompareAndSwap(nil, &verified{label, r})
 	}
 	for {
 		list, err := v.repo.Backups(ctx)

@@ -21,7 +21,8 @@ type measure struct {
 
 // A serverMeasure is that of one server.
 type serverMeasure struct {
-	total     uint64 // bytes on disk of its repository and of what is shipped
+	own       uint64 // bytes on disk of its repository
+	total     uint64 // of that and of what is shipped
 	workspace metrics.Directory
 	shipping  metrics.Shipping
 }
@@ -84,7 +85,8 @@ func (s *Supervisor) measure(c *config.Config, used map[string]uint64) *measure 
 	m.storage.Free, m.storage.Total, _ = space(c.Main.BaseDir) // one that does not answer shows as zero
 	for i := range c.Servers {
 		sc := &c.Servers[i]
-		v := serverMeasure{total: used[filepath.Join(c.Main.BaseDir, sc.Name)]}
+		v := serverMeasure{own: used[filepath.Join(c.Main.BaseDir, sc.Name)]}
+		v.total = v.own
 		if dir := c.Workspace(sc); dir != "" {
 			v.workspace.Used = used[scratch(c, sc)]
 			v.workspace.Free, v.workspace.Total, _ = space(dir)

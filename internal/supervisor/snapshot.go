@@ -14,6 +14,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/metrics"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
 )
 
@@ -38,11 +39,15 @@ func (s *Supervisor) Snapshot() metrics.Snapshot {
 		m = &measure{}
 	}
 	snap.Storage = m.storage
+	if f := s.forecast.Load(); f != nil {
+		snap.Storage.Forecast = *f
+	}
+	snap.Requests = s.storageRequests()
 	jobs := s.jobSnapshots()
 	for _, v := range s.servers {
 		sv := s.serverSnapshot(c, v, snap.Now)
 		size := m.servers[v.name]
-		sv.Workspace, sv.Shipping, sv.TotalBytes = size.workspace, size.shipping, max(sv.TotalBytes, size.total)
+		sv.Workspace, sv.Shipping, sv.TotalBytes, sv.UsedBytes = size.workspace, size.shipping, max(sv.TotalBytes, size.total), size.own
 		sv.Progress, sv.Running = progressOf(v, jobs)
 		snap.Servers = append(snap.Servers, sv)
 	}
@@ -53,7 +58,7 @@ func (s *Supervisor) Snapshot() metrics.Snapshot {
 	return snap
 }
 
-// progressOf tells how far the job of a server is, and which run. A check of WAL runs beside the job that is meant.
+// progressOf tells how far the job of a server is, and which run. Some run beside the job that is meant.
 func progressOf(v *server, jobs []shmem.JobSnapshot) (p metrics.Progress, running []string) {
 	p.Workflow, p.Phase = "Backup", "Unknown" // what pgmoneta 0.22 says of an idle server
 	for _, j := range jobs {
@@ -62,7 +67,7 @@ func progressOf(v *server, jobs []shmem.JobSnapshot) (p metrics.Progress, runnin
 		}
 		kind := job.KindOf(j.Kind)
 		running = append(running, string(kind))
-		if kind == job.CheckWAL && len(running) > 1 {
+		if kind.Beside() && (len(running) > 1 || kind.Quiet()) {
 			continue
 		}
 		p = metrics.Progress{Workflow: workflow(kind), Phase: cmp.Or(j.Phase, "Unknown"), Done: j.DoneBytes, Total: j.TotalBytes, Elapsed: max(j.UpdatedAt.Sub(j.StartedAt), 0)}
@@ -109,7 +114,8 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 		m.Timelines = *list
 	}
 	v.tally.show(&m)
-	if sc, ok := c.Server(v.name); ok {
+	sc, ok := c.Server(v.name)
+	if ok {
 		m.Workers, m.Retention = c.Workers(sc), metricsRetention(c.Retention(sc))
 		m.WAL.Slot, m.WAL.Shipping = sc.WALSlot, sc.WALShipping != ""
 	}
@@ -129,6 +135,16 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 				m.LastIncremental = b.Summary.EndedAt
 			}
 		}
+		if last := newestValid(*list); ok && last != nil {
+			m.BackupDue = backupDue(v.name, sc.Schedule, sc.ScheduleJitter, last.Label.Time())
+		}
+	}
+	if last := v.verified.Load(); last != nil {
+		r := last.result
+		m.Verified = &metrics.Verified{At: r.At, Files: r.Files, BadFiles: r.BadFiles, Good: r.Good()}
+	}
+	if u := v.usage.Load(); u != nil {
+		m.Usage = &metrics.Usage{Logical: uint64(u.Logical), Stored: uint64(u.Stored), Shared: uint64(u.Shared), Dead: uint64(u.Dead)}
 	}
 	if last := v.rehearsed.Load(); last != nil {
 		h := last.result
@@ -145,6 +161,23 @@ func (s *Supervisor) serverSnapshot(c *config.Config, v *server, now time.Time) 
 	return m
 }
 
+// storageRequests tells how the storage engine did, for all processes and servers.
+func (s *Supervisor) storageRequests() (list []metrics.StorageRequests) {
+	for o := range storage.Operation(storage.Operations) {
+		elapsed, failed := s.Segment.Requests(int(o))
+		list = append(list, metrics.StorageRequests{Engine: config.StorageLocal.String(), Operation: o.String(), Failed: failed, Elapsed: distribution(elapsed)})
+	}
+	return list
+}
+
+func distribution(d shmem.Distribution) metrics.Distribution {
+	m := metrics.Distribution{Sum: d.Sum}
+	for i, n := range d.Counts {
+		m.Buckets = append(m.Buckets, metrics.Bucket{Bound: d.Bound(i), Count: n})
+	}
+	return m
+}
+
 func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 	w := metrics.WAL{
 		Streaming: snap.Streaming, File: snap.CurrentSegment,
@@ -152,12 +185,9 @@ func walSnapshot(snap shmem.ServerSnapshot) metrics.WAL {
 		LastReceived: snap.LastMessage, ReceivedBytes: snap.ReceivedBytes,
 		Restarts: snap.Restarts, Reconnects: snap.Reconnects, Errors: snap.Errors,
 		Segments: snap.WALFiles, Bytes: snap.WALBytes,
-		Flushes: metrics.Distribution{Sum: snap.Flushes.Sum}, StoreQueue: max(snap.StoreQueue, 0),
+		Flushes: distribution(snap.Flushes), StoreQueue: max(snap.StoreQueue, 0),
 		SlotState: snap.SlotState, SlotRetained: snap.SlotRetained,
 		ShipLagSegments: snap.ShipQueue, ShipLagBytes: uint64(snap.ShipQueue) * snap.SegmentSize,
-	}
-	for i, n := range snap.Flushes.Counts {
-		w.Flushes.Buckets = append(w.Flushes.Buckets, metrics.Bucket{Bound: snap.Flushes.Bound(i), Count: n})
 	}
 	if snap.ServerLSN > snap.FlushedLSN {
 		w.LagBytes = snap.ServerLSN - snap.FlushedLSN

@@ -111,8 +111,10 @@ type Supervisor struct {
 	started   atomic.Bool // requests are answered
 	measured  atomic.Pointer[measure]
 	page      atomic.Pointer[metrics.Handler]
-	reloaded  atomic.Int64 // Unix nanoseconds of the last reload that succeeded
-	reloadBad atomic.Bool  // the last one did not
+	trend     trend
+	forecast  atomic.Pointer[metrics.Forecast] // nil before the first look
+	reloaded  atomic.Int64                     // Unix nanoseconds of the last reload that succeeded
+	reloadBad atomic.Bool                      // the last one did not
 }
 
 // errShutdown is the cause of an orderly end.
@@ -244,6 +246,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 	watchers.Go(s.handleSignals)
 	watchers.Go(func() { s.watchSizes(s.ctx) })
 	watchers.Go(func() { s.watchSpace(s.ctx) })
+	watchers.Go(func() { s.watchTrend(s.ctx) })
 	s.Log.Info("started", "version", version.Version, "pid", os.Getpid(), "servers", len(c.Servers), "file", c.Path)
 	if names := without(c); len(names) > 0 {
 		s.Log.Warn("settings without effect in this version", "settings", strings.Join(names, ", "))

@@ -16,7 +16,6 @@ type tally struct {
 	mu       sync.Mutex
 	jobs     map[ending]metrics.Job
 	requests metrics.Operations
-	verified *metrics.Verified
 }
 
 // An ending is how jobs of a kind end.
@@ -36,15 +35,6 @@ func (t *tally) jobEnded(kind job.Kind, began time.Time, result job.Result, err 
 	}
 	j := t.jobs[e]
 	t.jobs[e] = metrics.Job{Kind: string(kind), Failed: e.failed, Count: j.Count + 1, Last: now, Elapsed: now.Sub(began)}
-	if kind == job.Verify && !e.failed {
-		v := &metrics.Verified{At: now, Files: len(result.Files), Good: len(result.Report) == 0}
-		for _, f := range result.Files {
-			if f.Problem != "" {
-				v.BadFiles++
-			}
-		}
-		t.verified = v
-	}
 }
 
 // answered counts a request of a client.
@@ -64,7 +54,7 @@ func (t *tally) answered(err error) {
 func (t *tally) show(m *metrics.Server) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m.Operation, m.Verified = t.requests, t.verified
+	m.Operation = t.requests
 	m.Jobs = slices.SortedFunc(maps.Values(t.jobs), func(a, b metrics.Job) int {
 		if a.Failed != b.Failed {
 			return map[bool]int{false: -1, true: 1}[a.Failed]

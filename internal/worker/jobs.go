@@ -34,7 +34,7 @@ func (w *worker) job(ctx context.Context) job.Result {
 		attrs = append(attrs, "label", string(r.Backup.Label))
 	}
 	level := slog.LevelInfo
-	if w.Kind == job.PlanRetention { // every few minutes, and it changes nothing
+	if w.Kind.Quiet() {
 		level = slog.LevelDebug
 	}
 	w.log.Log(ctx, level, "job done", attrs...)
@@ -73,6 +73,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.checkWAL(ctx)
 	case job.PlanRetention:
 		return w.planRetention(ctx)
+	case job.Usage:
+		return w.usage(ctx)
 	}
 	lock, err := w.lock(ctx)
 	if err != nil {
@@ -163,11 +165,17 @@ func streaming(server *shmem.Server) (bool, string) {
 
 func (w *worker) delete(ctx context.Context) (job.Result, error) {
 	b, err := w.repo.Find(ctx, w.Job.Backup)
+	if trashed := (*repo.TrashedError)(nil); w.Job.Force && errors.As(err, &trashed) {
+		return w.purge(ctx, trashed.Label)
+	}
 	if err != nil {
 		return job.Result{}, err
 	}
 	if b.Keep && !w.Job.Force {
 		return job.Result{}, &repo.KeptError{Server: w.Server, Label: b.Label}
+	}
+	if w.Policy.Delay > 0 && !b.Foreign && b.Err == nil {
+		return w.trash(ctx, b)
 	}
 	w.progress()("Delete backup", 0, 0)
 	if err := w.remove(ctx, b); err != nil {
@@ -221,7 +229,8 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if b.Err != nil {
 		return job.Result{}, b.Err
 	}
-	result := job.Result{Backup: &b.Summary}
+	result := job.Result{Backup: &b.Summary, Verification: &repo.Verification{}}
+	done := result.Verification
 	check := verify.Backup
 	if b.Foreign {
 		check = verify.Foreign
@@ -229,6 +238,10 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	report, err := check(ctx, w.repo, b.Label, verify.Options{
 		Workers: w.Workers, Progress: w.progress(),
 		File: func(f repo.File, err error) {
+			done.Files++
+			if err != nil {
+				done.BadFiles++
+			}
 			if err == nil && !w.Job.AllFiles {
 				return
 			}
@@ -251,9 +264,19 @@ func (w *worker) verify(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
+	done.At, done.Problems = time.Now().UTC(), len(report.Problems)
 	for _, p := range report.Problems {
 		result.Report = append(result.Report, fmt.Sprintf("%s: %v", p.Object, p.Err))
 		w.log.Error("verification found damage", "label", string(b.Label), "file", p.Object, "affected", len(p.Files), "err", p.Err)
+	}
+	if len(result.Report) > 0 {
+		done.Problem = result.Report[0]
+	}
+	if b.Foreign {
+		return result, nil
+	}
+	if err := w.repo.AddVerification(ctx, b.Label, *done); err != nil {
+		w.log.Warn("what the verification came to is not noted", "label", string(b.Label), "err", err)
 	}
 	return result, nil
 }

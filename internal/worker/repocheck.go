@@ -32,3 +32,13 @@ func (w *worker) checkRepo(ctx context.Context) (job.Result, error) {
 		"findings", out.Total, "stored", report.Stored, "shared", report.Shared, "dead", report.Dead)
 	return job.Result{Repo: out}, nil
 }
+
+// usage finds out what the backups take. It holds no lock: what another job removes
+// meanwhile looks damaged, so that nothing is said of damage.
+func (w *worker) usage(ctx context.Context) (job.Result, error) {
+	report, err := w.repo.Check(ctx, repo.CheckOptions{Workers: 1, Progress: w.progress()})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{Repo: &job.RepoReport{Usage: report.Usage}}, nil
+}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
@@ -25,6 +26,7 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/logging"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
+	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
 // errStopped is the cause of contexts that end because the supervisor said so.
@@ -76,6 +78,9 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 	if err != nil {
 		return err
 	}
+	r.Meter(func(o storage.Operation, elapsed time.Duration, failed bool) {
+		seg.CountRequest(int(o), elapsed, failed)
+	})
 	r.UseKeys(start.Keys())
 	f, err := foreign.Open(durable.OS{}, r, start.Keys().Master)
 	if err != nil {

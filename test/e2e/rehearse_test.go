@@ -16,9 +16,9 @@ import (
 )
 
 // rehearsing starts a daemon for a server, with the settings of rehearsals.
-func rehearsing(t *testing.T, s *pgtest.Server) *daemon {
+func rehearsing(t *testing.T, s *pgtest.Server, settings ...string) *daemon {
 	t.Helper()
-	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, "rehearse_bindir = "+pgtest.Bin(t, s.Major))
+	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, append(settings, "rehearse_bindir = "+pgtest.Bin(t, s.Major))...)
 	conf, err := os.ReadFile(d.path("pgmoneta.conf"))
 	if err != nil {
 		t.Fatal(err)

@@ -151,9 +151,20 @@ func TestModeTakesAServerOfflineAndOnline(t *testing.T) {
 	if pid := d.worker(t, "primary"); pid != 0 {
 		t.Errorf("WAL worker %d runs while offline", pid)
 	}
+	d.kill() // neither does the end of the daemon change that
+	d.start(t)
+	if st := d.status(t, "primary"); st["Mode"] != "offline" || st["WorkerPID"] != 0.0 {
+		t.Errorf("after a restart: mode %v, worker %v", st["Mode"], st["WorkerPID"])
+	}
+	if log, err := os.ReadFile(d.path("log")); err != nil || !strings.Contains(string(log), "the server is offline until") {
+		t.Errorf("the log of the start does not tell: %v", err)
+	}
 	if online := d.must(t, "mode", "primary", "online")["Online"]; online != true {
 		t.Errorf("Online is %v after mode online", online)
 	}
+	d.end()
+	d.start(t)
+	d.waitStreaming(t, "primary")
 	d.must(t, "backup", "primary")
 	if out, code := d.cli(t, "mode", "primary", "sideways"); code == 0 || !strings.Contains(out, "2805") {
 		t.Errorf("an unknown mode: exit %d\n%s", code, out)
