@@ -87,8 +87,8 @@ func places() map[string]place {
 
 		// Wiring.
 		"cmd/pgmoneta":       {row: 8, rows: []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/walcheck", "internal/restore"}}, // --offline
-		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                             // rotating keys
+		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/foreign", "internal/walcheck", "internal/restore"}}, // --offline
+		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                                                 // rotating keys
 		"cmd/pgmoneta-wal":   {row: 8, rows: []int{0, 1, 3}},
 
 		// Not part of any program.

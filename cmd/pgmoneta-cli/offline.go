@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -94,10 +96,11 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	if req.Command == mgmt.Restore {
 		workflow = "restore"
 	}
-	r, err := i.repository(req.Server())
+	r, closeRepository, err := i.repository(req.Server())
 	if err != nil {
 		return nil, &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
 	}
+	defer closeRepository()
 	if req.Command == mgmt.Restore {
 		return i.restore(ctx, req, r)
 	}
@@ -112,17 +115,24 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	return resp, err
 }
 
-// repository opens a repository, which must exist.
-func (i inspector) repository(server string) (*repo.Repository, error) {
+// repository opens a repository, which must exist, with what C pgmoneta left in it.
+func (i inspector) repository(server string) (_ *repo.Repository, closeIt func(), err error) {
 	dir := filepath.Join(i.conf.Main.BaseDir, server)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("server %q has no repository: %s does not exist", server, dir)
+		return nil, nil, fmt.Errorf("server %q has no repository: %s does not exist", server, dir)
 	} else if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r, err := repo.Open(durable.OS{}, i.conf.Main.BaseDir, server)
-	if err == nil {
-		r.UseKeys(repo.Keys{Master: i.masterKey})
+	if err != nil {
+		return nil, nil, err
 	}
-	return r, err
+	master := sync.OnceValues(i.masterKey) // what is derived from it is derived once, not for each file
+	r.UseKeys(repo.Keys{Master: master})
+	f, err := foreign.Open(durable.OS{}, r, master)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.UseForeign(f)
+	return r, func() { _ = f.Close() }, nil
 }
