@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"golang.org/x/term"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
@@ -23,8 +26,10 @@ import (
 // offline does a command without a daemon. It needs the daemon's configuration and
 // the right to read its repository, in which it changes no object.
 func (p *program) offline(ctx context.Context, c call) int {
-	if c.form.command != mgmt.WALCheck && c.form.command != mgmt.Restore {
-		p.complain(fmt.Sprintf("--offline is for wal check and restore, %s needs the daemon", c.form.name()))
+	switch c.form.command {
+	case mgmt.WALCheck, mgmt.Restore, mgmt.Archive:
+	default:
+		p.complain(fmt.Sprintf("--offline is for wal check, restore and archive, %s needs the daemon", c.form.name()))
 		return exitUsage
 	}
 	conf, format, err := p.daemonConfig(c.options)
@@ -32,11 +37,21 @@ func (p *program) offline(ctx context.Context, c call) int {
 		p.complain(err.Error())
 		return exitUsage
 	}
+	stream := toStandardOutput(c)
+	if f, ok := p.stdout.(*os.File); ok && stream && term.IsTerminal(int(f.Fd())) {
+		p.complain("standard output is a terminal: send the archive to a file or a program")
+		return exitUsage
+	}
 	client := &mgmt.Client{Version: version.Version, Output: mgmt.Output(format), Now: p.now}
-	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	// What is derived from the master key is derived once.
+	i := inspector{conf, sync.OnceValues(p.masterKey), p.complain, p.stdout}
+	doc := mgmt.Local(ctx, i, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
+	}
+	if stream {
+		return p.streamed(doc)
 	}
 	return p.show(doc, format, c)
 }
@@ -84,6 +99,7 @@ type inspector struct {
 	conf      *config.Config
 	masterKey func() (*vault.MasterKey, error)
 	say       func(line string)
+	out       io.Writer // standard output
 }
 
 // Handle implements [mgmt.Handler].
@@ -93,16 +109,19 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		return nil, &mgmt.Error{Code: codes.NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
 	}
 	workflow := "wal check"
-	if req.Command == mgmt.Restore {
-		workflow = "restore"
+	if req.Command != mgmt.WALCheck {
+		workflow = req.Command.String()
 	}
 	r, closeRepository, err := i.repository(req.Server())
 	if err != nil {
 		return nil, &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
 	}
 	defer closeRepository()
-	if req.Command == mgmt.Restore {
+	switch req.Command {
+	case mgmt.Restore:
 		return i.restore(ctx, req, r)
+	case mgmt.Archive:
+		return i.archive(ctx, req, r)
 	}
 	report, err := walcheck.Check(ctx, r, walcheck.Options{Deep: !req.Args.Bool("Quick")})
 	if err != nil {
@@ -127,9 +146,8 @@ func (i inspector) repository(server string) (_ *repo.Repository, closeIt func()
 	if err != nil {
 		return nil, nil, err
 	}
-	master := sync.OnceValues(i.masterKey) // what is derived from it is derived once, not for each file
-	r.UseKeys(repo.Keys{Master: master})
-	f, err := foreign.Open(durable.OS{}, r, master)
+	r.UseKeys(repo.Keys{Master: i.masterKey})
+	f, err := foreign.Open(durable.OS{}, r, i.masterKey)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,9 +15,9 @@ Options:
       --cascade          also the backups it is based on, for retain and expunge
       --force            also a backup that is retained, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
-      --plain            write an archive of an encrypted repository, which is not encrypted itself
+      --plain            do not encrypt the archive of an encrypted repository
       --quick            read no content, for wal check
-      --offline          without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf
+      --offline          without a daemon, for wal check, restore and archive; FILE is the daemon's pgmoneta.conf
       --no-wait          error "busy" instead of waiting while the server has another job
       --save             write the setting into the file as well, for conf set; the former file is kept
       --all              all jobs that are remembered, for jobs
@@ -42,8 +42,8 @@ For restore:
   -U, --user NAME        an administrator,
   -P, --password TEXT    whose password everybody on this machine sees: better PGMONETA_PASSWORD, or be asked
   -L, --logfile FILE     accepted and not used: everything is reported on standard error
-  -C, --compress CODEC   none, gz, zstd, lz4 or bz2: how request and response travel
-  -E, --encrypt CIPHER   none, aes256 (aes), aes192 or aes128: the same; needs the daemon's master key
+  -C, --compress CODEC   none, gz, zstd, lz4 or bz2: how request and response travel; what compress does
+  -E, --encrypt CIPHER   none, aes256 (aes), aes192 or aes128: the same, and what encrypt does; needs the daemon's master key
 
 A backup is a label or one of oldest, newest, latest. A position is a comma-separated list of latest (all WAL there
 is), current or immediate, name=X, xid=X, lsn=X, time=X, inclusive=X, timeline=X, action=X, primary, replica.

@@ -155,7 +155,10 @@ func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 
 func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
 	spec := job.RestoreSpec{Position: req.Args.Text("Position"), Directory: req.Args.Text("Directory")}
-	if !filepath.IsAbs(spec.Directory) {
+	switch {
+	case spec.Directory == "-":
+		return nil, errors.New("an archive to standard output is made by pgmoneta-cli and not by the daemon: say --offline")
+	case !filepath.IsAbs(spec.Directory):
 		return nil, fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", spec.Directory)
 	}
 	result, err := h.job(v, job.Archive, job.Spec{Backup: req.Backup(), Restore: spec, Plain: req.Args.Bool("Plain")})
