@@ -61,7 +61,7 @@ func forms() []form {
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
 		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory; - is standard output, with --offline", 3, 4, mgmt.Archive, archive},
-		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
+		{"delete", "", "[--force] <server> <backup>...", "delete backups, all of them or none", 2, manyWords, mgmt.Delete, deleteBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
 		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
 		{"status", "details", "", "show servers, space and backups", 0, 0, mgmt.StatusDetails, nothing},
@@ -164,8 +164,19 @@ func archive(c call) mgmt.Document {
 	return args
 }
 
+// manyWords is more arguments than a command line has.
+const manyWords = 1 << 20
+
+// deleteBackup names one backup as 0.22 does. Several are sent under another name, so that
+// a daemon that does not know it deletes nothing rather than the first.
 func deleteBackup(c call) mgmt.Document {
-	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Force": c.options.Has("--force")}
+	args := mgmt.Document{"Server": c.word(0), "Force": c.options.Has("--force")}
+	if len(c.words) == 2 {
+		args["Backup"] = c.word(1)
+	} else {
+		args["Backups"] = c.words[1:]
+	}
+	return args
 }
 
 func cascade(c call) mgmt.Document {

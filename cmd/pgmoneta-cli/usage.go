@@ -13,7 +13,7 @@ Options:
   -F, --format FORMAT    text, json or raw
   -s, --sort ORDER       asc or desc, for list-backup
       --cascade          also the backups it is based on, for retain and expunge
-      --force            also a backup that is retained, for delete
+      --force            also backups that are retained, or that the retention would keep from going, for delete
       --allow-corrupt    keep a backup whose pages have wrong checksums, marked
       --plain            do not encrypt the archive of an encrypted repository
       --quick            read no content, for wal check

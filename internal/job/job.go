@@ -179,6 +179,7 @@ type Spec struct {
 	Force    bool        // delete only
 	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
 	Quick    bool        // walcheck and repocheck only: read no content
+	Backups  []string    // delete only: identifiers, when it is more than one
 }
 
 // Params returns the connection parameters.
@@ -230,6 +231,7 @@ type Result struct {
 
 	Rehearsal *repo.Rehearsal // rehearse
 	Retention *RetentionReport
+	Backups   []repo.Label // deleted ones, when more than one was named
 }
 
 // A File is a row of a verification.

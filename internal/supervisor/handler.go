@@ -78,7 +78,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Restore:    h.restore,
 		mgmt.Archive:    h.archive,
 		mgmt.Verify:     h.verify,
-		mgmt.Delete:     h.delete,
+		mgmt.Delete:     h.deleteBackups,
 		mgmt.Progress:   h.progress,
 		mgmt.WALCheck:   h.walCheck,
 		mgmt.RepoCheck:  h.repoCheck,

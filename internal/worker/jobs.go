@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/backup"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/expire"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/restore"
@@ -57,7 +58,7 @@ func failure(err error) *job.Failure {
 		f.Class = job.BadInput
 	case errors.As(err, &base):
 		f.Class = job.BadBase
-	case errors.As(err, &kept):
+	case errors.As(err, &kept), errors.As(err, new(*expire.GuardError)):
 		f.Class = job.Retained
 	}
 	return f
@@ -87,7 +88,7 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 	case job.Verify:
 		return w.verify(ctx)
 	case job.Delete:
-		return w.delete(ctx)
+		return w.deleteBackups(ctx)
 	case job.CheckRepo:
 		return w.checkRepo(ctx)
 	case job.Archive:
