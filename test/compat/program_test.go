@@ -1,12 +1,18 @@
 package compat
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
@@ -50,7 +56,7 @@ func (r *Repository) home(t testing.TB, s *pgtest.Server, settings string) home 
 	h.write("pgpass", "*:*:*:"+pgtest.ReplUser+":"+pgtest.ReplPassword+"\n")
 	h.write("pgmoneta.conf", fmt.Sprintf("[pgmoneta]\nhost = 127.0.0.1\nbase_dir = %s\nunix_socket_dir = %s\nlog_type = file\nlog_path = %[2]s/log\n"+
 		"create_slot = yes\npassfile = %[2]s/pgpass\n%s\n[%s]\nhost = %s\nport = %d\nuser = %s\nwal_slot = pgmoneta\n",
-		r.Base, h.dir, settings, r.Server, s.Host, s.Port, pgtest.ReplUser))
+		r.Base, h.dir, strings.ReplaceAll(settings, "HOME", h.dir), r.Server, s.Host, s.Port, pgtest.ReplUser))
 	pgtest.Own(t, h.dir)
 	pgtest.Own(t, r.Base)
 	return h
@@ -72,6 +78,34 @@ func (h home) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// daemon starts the daemon, which ends with the test, and waits until it answers.
+func (h home) daemon() {
+	h.t.Helper()
+	cmd := h.command("pgmoneta")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(h.t, cmd.Start())
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	h.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
+		<-ended
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-ended:
+			h.t.Fatalf("the daemon ended: %s", out.Bytes())
+		default:
+		}
+		if h.command("pgmoneta-cli", "ping").Run() == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatal("the daemon does not answer")
+		}
+	}
+}
+
 // run runs a program that has to succeed.
 func (h home) run(program string, args ...string) string {
 	h.t.Helper()
@@ -80,6 +114,44 @@ func (h home) run(program string, args ...string) string {
 		h.t.Fatalf("%s %v: %v\n%s", program, args, err, out)
 	}
 	return string(out)
+}
+
+// A backup of C pgmoneta is rehearsed like one of ours. Nothing is written beside it: the result is in the response, in
+// the log and, until the daemon ends, in the status.
+func TestRehearsalOfWhatCPgmonetaLeft(t *testing.T) {
+	t.Parallel()
+	major := pgtest.Newest(t)
+	s := pgtest.Start(t, pgtest.Options{Major: major})
+	s.Exec(t, "CREATE TABLE here AS SELECT n, md5(n::text) AS sum FROM generate_series(1, 20000) n")
+	r := New(t, base(t), "primary")
+	const label = "20261121090000"
+	r.Backup(t, s, label, "", Storage{"zstd", 256})
+	h := r.home(t, s, "rehearse_bindir = "+pgtest.Bin(t, major)+"\nrehearse_checks = HOME/checks")
+	h.write("checks", "postgres: SELECT count(*) = 20000 FROM here\n")
+	pgtest.Own(t, h.dir)
+	h.daemon()
+	before := listing(t, r.Path("backup"))
+	out := h.run("pgmoneta-cli", "-F", "json", "rehearse", "primary", label, "current")
+	var doc struct{ Response map[string]any }
+	must(t, json.Unmarshal([]byte(out), &doc))
+	if got := doc.Response; got["Proven"] != true || got["Backup"] != label || got["FailedChecks"] != 0.0 {
+		t.Errorf("rehearsal: %v", got)
+	}
+	if after := listing(t, r.Path("backup")); !slices.Equal(before, after) {
+		t.Errorf("beside the backup there is now %d files, before %d", len(after), len(before))
+	}
+	if out := h.run("pgmoneta-cli", "status", "details"); !strings.Contains(out, "LastRehearsal:") || !strings.Contains(out, "Backup: "+label) {
+		t.Errorf("status:\n%s", out)
+	}
+	log, err := os.ReadFile(h.path("log"))
+	if err != nil || !strings.Contains(string(log), "rehearsed") {
+		t.Errorf("log: %v\n%s", err, log)
+	}
+}
+
+func listing(t testing.TB, dir string) (names []string) {
+	walk(t, dir, func(path string) { names = append(names, path) })
+	return names
 }
 
 // What C pgmoneta left is restored without a daemon, sealed or not, over WAL beside the backup.
