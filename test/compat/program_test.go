@@ -149,6 +149,37 @@ func TestRehearsalOfWhatCPgmonetaLeft(t *testing.T) {
 	}
 }
 
+// A parent goes together with its children, or not at all.
+func TestParentsAndChildrenAreDeletedTogether(t *testing.T) {
+	t.Parallel()
+	major := pgtest.Newest(t)
+	if major < 17 {
+		return
+	}
+	s := pgtest.Start(t, pgtest.Options{Major: major, Settings: map[string]string{"summarize_wal": "on"}})
+	r := New(t, base(t), "primary")
+	labels := []string{"20261121090000", "20261121100000", "20261121110000"}
+	parent := ""
+	for _, label := range labels {
+		s.Exec(t, "CREATE TABLE t"+label+" AS SELECT 1 AS one")
+		r.Backup(t, s, label, parent, Storage{"zstd", 0})
+		parent = label
+	}
+	h := r.home(t, s, "")
+	h.daemon()
+	for _, some := range [][]string{labels[:1], labels[:2], {labels[2], labels[0]}} {
+		out, err := h.command("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, some...)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "delete that one first") {
+			t.Errorf("delete %v: %v\n%s", some, err, out)
+		}
+	}
+	r.sound(t, labels[2])
+	h.run("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, labels...)...)
+	if left := listing(t, r.Path("backup")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func listing(t testing.TB, dir string) (names []string) {
 	walk(t, dir, func(path string) { names = append(names, path) })
 	return names
