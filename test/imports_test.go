@@ -64,6 +64,7 @@ func places() map[string]place {
 		"internal/storage/storagetest": {row: 2, rows: below2, also: []string{"internal/storage"}},
 		"internal/repo":                {row: 2, rows: below2, also: []string{"internal/storage"}},
 		"internal/job":                 {row: 2, rows: below2, also: []string{"internal/repo"}},
+		"internal/sealed":              {row: 2, rows: below2},
 
 		// Services.
 		"internal/wal":       {row: 3, rows: below3},
@@ -77,6 +78,7 @@ func places() map[string]place {
 		"internal/backup":  {row: 4, rows: below4},
 		"internal/restore": {row: 4, rows: below4},
 		"internal/expire":  {row: 4, rows: below4},
+		"internal/onefile": {row: 4, rows: below4},
 		// A rehearsal is a restore and what follows.
 		"internal/rehearse": {row: 4, rows: below4, also: []string{"internal/restore"}},
 
@@ -93,8 +95,8 @@ func places() map[string]place {
 
 		// Wiring.
 		"cmd/pgmoneta":       {row: 8, rows: []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/walcheck", "internal/restore"}}, // --offline
-		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                             // rotating keys
+		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/foreign", "internal/walcheck", "internal/restore", "internal/onefile"}}, // what needs no daemon
+		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                                                                     // rotating keys
 		"cmd/pgmoneta-wal":   {row: 8, rows: []int{0, 1, 3}},
 
 		// Not part of any program.

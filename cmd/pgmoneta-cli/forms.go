@@ -61,8 +61,8 @@ func forms() []form {
 		{"backup", "", "[--allow-corrupt] <server> [<backup>]", "take a backup; with <backup> an incremental one based on it", 1, 2, mgmt.Backup, takeBackup},
 		{"list-backup", "", "<server> [--sort asc|desc]", "list the backups of a server", 1, 2, mgmt.ListBackup, listBackup},
 		{"restore", "", "[options] <server> <backup> [<position>] <directory>", "restore a backup below a directory", 3, 4, mgmt.Restore, restoreRequest},
-		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory", 3, 4, mgmt.Archive, archive},
-		{"delete", "", "[--force] <server> <backup>", "delete a backup", 2, 2, mgmt.Delete, deleteBackup},
+		{"archive", "", "<server> <backup> [<position>] <directory>", "write a restorable cluster into a tar file in a directory; - is standard output, with --offline", 3, 4, mgmt.Archive, archive},
+		{"delete", "", "[--force] <server> <backup>...", "delete backups, all of them or none", 2, manyWords, mgmt.Delete, deleteBackup},
 		{"undelete", "", "<server> <backup>", "bring back a deleted backup that waits in the trash", 2, 2, mgmt.Undelete, serverBackup},
 		{"shutdown", "", "", "stop the daemon", 0, 0, mgmt.Shutdown, nothing},
 		{"status", "", "", "show servers and space", 0, 0, mgmt.Status, nothing},
@@ -77,10 +77,10 @@ func forms() []form {
 		{"conf", "check", "[-c <file>]", "report every problem of a configuration file, without a daemon", 0, 0, mgmt.ConfCheck, nothing},
 		{"retain", "", "[--cascade] <server> <backup>", "keep a backup whatever the retention says", 2, 2, mgmt.Retain, cascade},
 		{"expunge", "", "[--cascade] <server> <backup>", "leave a backup to the retention again", 2, 2, mgmt.Expunge, cascade},
-		{"decrypt", "", "<file>", "decrypt a file on the daemon's machine", 1, 1, mgmt.Decrypt, file},
-		{"encrypt", "", "<file>", "encrypt a file on the daemon's machine", 1, 1, mgmt.Encrypt, file},
-		{"decompress", "", "<file>", "decompress a file on the daemon's machine", 1, 1, mgmt.Decompress, file},
-		{"compress", "", "<file>", "compress a file on the daemon's machine", 1, 1, mgmt.Compress, file},
+		{"decrypt", "", "<file> [-]", "decrypt a file, or with - to standard output; no daemon is needed", 1, 2, mgmt.Decrypt, file},
+		{"encrypt", "", "<file>", "encrypt a file with the master key; no daemon is needed", 1, 1, mgmt.Encrypt, file},
+		{"decompress", "", "<file>", "decompress a file; no daemon is needed", 1, 1, mgmt.Decompress, file},
+		{"compress", "", "<file>", "compress a file; no daemon is needed", 1, 1, mgmt.Compress, file},
 		{"info", "", "<server> <backup>", "show one backup", 2, 2, mgmt.Info, serverBackup},
 		{"verify", "", "<server> <backup> <directory> [failed|all]", "check every file of a backup", 3, 4, mgmt.Verify, verify},
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
@@ -168,8 +168,19 @@ func archive(c call) mgmt.Document {
 	return args
 }
 
+// manyWords is more arguments than a command line has.
+const manyWords = 1 << 20
+
+// deleteBackup names one backup as 0.22 does. Several are sent under another name, so that
+// a daemon that does not know it deletes nothing rather than the first.
 func deleteBackup(c call) mgmt.Document {
-	return mgmt.Document{"Server": c.word(0), "Backup": c.word(1), "Force": c.options.Has("--force")}
+	args := mgmt.Document{"Server": c.word(0), "Force": c.options.Has("--force")}
+	if len(c.words) == 2 {
+		args["Backup"] = c.word(1)
+	} else {
+		args["Backups"] = c.words[1:]
+	}
+	return args
 }
 
 func cascade(c call) mgmt.Document {

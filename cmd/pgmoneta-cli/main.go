@@ -6,7 +6,7 @@
 //   - root may run it: whether the socket may be used is decided by the socket's owner and mode
 //   - a pgmoneta.conf serves as configuration, because it names the socket too, and the key output is honoured
 //   - at a terminal, and unless a format is asked for, it answers with tables and shows how far a job is
-//   - compress, decompress, encrypt and decrypt are always done by the daemon, never by this program
+//   - compress, decompress, encrypt and decrypt are always done by this program, never by the daemon
 //
 // Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed, 130 interrupted.
 package main
@@ -129,9 +129,13 @@ func (p *program) command(ctx context.Context, parsed *console.Args) int {
 		return exitOK
 	case form.command == mgmt.ConfCheck:
 		return p.checkConf(ctx, c)
-	}
-	if parsed.Has("--offline") {
+	case ofFile(form.command):
+		return p.convert(ctx, c)
+	case parsed.Has("--offline"):
 		return p.offline(ctx, c)
+	case toStandardOutput(c):
+		p.complain("an archive to standard output is made by this program and not by the daemon: say --offline")
+		return exitUsage
 	}
 	conn, fail := p.locate(parsed)
 	if fail != nil {

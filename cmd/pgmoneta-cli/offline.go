@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+
+	"golang.org/x/term"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
@@ -21,8 +26,10 @@ import (
 // offline does a command without a daemon. It needs the daemon's configuration and
 // the right to read its repository, in which it changes no object.
 func (p *program) offline(ctx context.Context, c call) int {
-	if c.form.command != mgmt.WALCheck && c.form.command != mgmt.Restore {
-		p.complain(fmt.Sprintf("--offline is for wal check and restore, %s needs the daemon", c.form.name()))
+	switch c.form.command {
+	case mgmt.WALCheck, mgmt.Restore, mgmt.Archive:
+	default:
+		p.complain(fmt.Sprintf("--offline is for wal check, restore and archive, %s needs the daemon", c.form.name()))
 		return exitUsage
 	}
 	conf, format, err := p.daemonConfig(c.options)
@@ -30,15 +37,25 @@ func (p *program) offline(ctx context.Context, c call) int {
 		p.complain(err.Error())
 		return exitUsage
 	}
+	stream := toStandardOutput(c)
+	if f, ok := p.stdout.(*os.File); ok && stream && term.IsTerminal(int(f.Fd())) {
+		p.complain("standard output is a terminal: send the archive to a file or a program")
+		return exitUsage
+	}
 	client := &mgmt.Client{Version: version.Version, Output: format.Output(), Now: p.now}
 	bar := p.newBar(c)
-	doc := mgmt.Local(ctx, inspector{conf, p.masterKey, p.complain, bar}, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
+	// What is derived from the master key is derived once.
+	i := inspector{conf, sync.OnceValues(p.masterKey), p.complain, p.stdout, bar}
+	doc := mgmt.Local(ctx, i, mgmt.Options{Version: version.Version, Now: p.now}, client, c.form.command, c.form.request(c))
 	if bar != nil {
 		bar.clear()
 	}
 	if ctx.Err() != nil {
 		p.complain("interrupted")
 		return exitInterrupted
+	}
+	if stream {
+		return p.streamed(doc)
 	}
 	return p.show(doc, format, c)
 }
@@ -86,6 +103,7 @@ type inspector struct {
 	conf      *config.Config
 	masterKey func() (*vault.MasterKey, error)
 	say       func(line string)
+	out       io.Writer    // standard output
 	bar       *progressBar // nil where nobody sees it
 }
 
@@ -96,15 +114,19 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		return nil, &mgmt.Error{Code: codes.NoServer, Err: fmt.Errorf("server %q is not configured", req.Server())}
 	}
 	workflow := "wal check"
-	if req.Command == mgmt.Restore {
-		workflow = "restore"
+	if req.Command != mgmt.WALCheck {
+		workflow = req.Command.String()
 	}
-	r, err := i.repository(req.Server())
+	r, closeRepository, err := i.repository(req.Server())
 	if err != nil {
 		return nil, &mgmt.Error{Code: codes.Other, Workflow: workflow, Err: err}
 	}
-	if req.Command == mgmt.Restore {
+	defer closeRepository()
+	switch req.Command {
+	case mgmt.Restore:
 		return i.restore(ctx, req, r)
+	case mgmt.Archive:
+		return i.archive(ctx, req, r)
 	}
 	report, err := walcheck.Check(ctx, r, walcheck.Options{Deep: !req.Args.Bool("Quick")})
 	if err != nil {
@@ -117,17 +139,23 @@ func (i inspector) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	return resp, err
 }
 
-// repository opens a repository, which must exist.
-func (i inspector) repository(server string) (*repo.Repository, error) {
+// repository opens a repository, which must exist, with what C pgmoneta left in it.
+func (i inspector) repository(server string) (_ *repo.Repository, closeIt func(), err error) {
 	dir := filepath.Join(i.conf.Main.BaseDir, server)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("server %q has no repository: %s does not exist", server, dir)
+		return nil, nil, fmt.Errorf("server %q has no repository: %s does not exist", server, dir)
 	} else if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r, err := repo.Open(durable.OS{}, i.conf.Main.BaseDir, server)
-	if err == nil {
-		r.UseKeys(repo.Keys{Master: i.masterKey})
+	if err != nil {
+		return nil, nil, err
 	}
-	return r, err
+	r.UseKeys(repo.Keys{Master: i.masterKey})
+	f, err := foreign.Open(durable.OS{}, r, i.masterKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.UseForeign(f)
+	return r, func() { _ = f.Close() }, nil
 }

@@ -71,7 +71,7 @@ func (i inspector) options(req *mgmt.Request, r *repo.Repository, spec job.Resto
 func (i inspector) lock(r *repo.Repository) (unlock func(), err error) {
 	lock, err := r.Lock()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		i.say("the repository is not writable: restoring without its lock")
+		i.say("the repository is not writable: it is read without its lock")
 		return func() {}, nil
 	}
 	if err != nil {

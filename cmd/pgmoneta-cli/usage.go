@@ -38,11 +38,11 @@ func generalOptions() cmdline.Group {
 		{Short: "-F", Long: "--format", Arg: "FORMAT", Words: []string{"table", "text", "json", "raw"}, Help: "table (the default at a terminal), text (elsewhere), json or raw"},
 		{Short: "-s", Long: "--sort", Arg: "ORDER", Words: []string{"asc", "desc"}, Help: "asc or desc, for list-backup", For: []string{"list-backup"}},
 		{Long: "--cascade", Help: "also the backups it is based on, for retain and expunge", For: []string{"retain", "expunge"}},
-		{Long: "--force", Help: "also a backup that is retained, and at once one in the trash, for delete", For: []string{"delete"}},
+		{Long: "--force", Help: "also backups that are retained, that the retention would keep from going, or, at once, that wait in the trash, for delete", For: []string{"delete"}},
 		{Long: "--allow-corrupt", Help: "keep a backup whose pages have wrong checksums, marked", For: []string{"backup"}},
-		{Long: "--plain", Help: "write an archive of an encrypted repository, which is not encrypted itself", For: []string{"archive"}},
+		{Long: "--plain", Help: "do not encrypt the archive of an encrypted repository", For: []string{"archive"}},
 		{Long: "--quick", Help: "read no content, for wal check", For: []string{"wal check"}},
-		{Long: "--offline", Help: "without a daemon, for wal check and restore; FILE is the daemon's pgmoneta.conf", For: []string{"wal check", "restore"}},
+		{Long: "--offline", Help: "without a daemon, for wal check, restore and archive; FILE is the daemon's pgmoneta.conf", For: []string{"wal check", "restore", "archive"}},
 		{Long: "--no-wait", Help: `error "busy" instead of waiting while the server has another job`, For: jobForms()},
 		{Long: "--no-progress", Help: "do not show at a terminal how far backup, restore, verify or archive is", For: progressForms()},
 		{Long: "--save", Help: "write the setting into the file as well, for conf set; the former file is kept", For: []string{"conf set"}},
@@ -81,8 +81,8 @@ func remoteOptions() cmdline.Group {
 		{Short: "-U", Long: "--user", Arg: "NAME", Help: "an administrator"},
 		{Short: "-P", Long: "--password", Arg: "TEXT", Help: "his password, which everybody on this machine sees: better PGMONETA_PASSWORD, or be asked"},
 		{Short: "-L", Long: "--logfile", Arg: "FILE", Help: "accepted and not used: everything is reported on standard error"},
-		{Short: "-C", Long: "--compress", Arg: "CODEC", Words: compressWords(), Help: "none, gz, zstd, lz4 or bz2: how request and response travel"},
-		{Short: "-E", Long: "--encrypt", Arg: "CIPHER", Words: encryptWords(), Help: "none, aes256 (aes), aes192 or aes128: the same; needs the daemon's master key"},
+		{Short: "-C", Long: "--compress", Arg: "CODEC", Words: compressWords(), Help: "none, gz, zstd, lz4 or bz2: how request and response travel; what compress does"},
+		{Short: "-E", Long: "--encrypt", Arg: "CIPHER", Words: encryptWords(), Help: "none, aes256 (aes), aes192 or aes128: the same, and what encrypt does; needs the daemon's master key"},
 	}}
 }
 

@@ -47,3 +47,21 @@ func Decompress(codec Codec, in io.Reader) (io.ReadCloser, error) {
 	}
 	return nil, fmt.Errorf("decompress: %v", codec)
 }
+
+// Compress returns a writer that compresses what is written to it into one member of a
+// codec, with a checksum where the codec has one: who reads it notices that the end is
+// missing. Close it; out stays open.
+func Compress(codec Codec, level int, out io.Writer) (io.WriteCloser, error) {
+	switch codec {
+	case Gzip:
+		return gzip.NewWriterLevel(out, min(max(level, 1), 9))
+	case Zstd:
+		return zstd.NewWriter(out, zstd.WithEncoderLevel(zstdLevel(level)), zstd.WithEncoderCRC(true), zstd.WithZeroFrames(true))
+	case LZ4:
+		w := lz4.NewWriter(out)
+		return w, w.Apply(lz4.CompressionLevelOption(lz4Level(level)), lz4.ChecksumOption(true))
+	case Bzip2:
+		return bzip2.NewWriter(out, &bzip2.WriterConfig{Level: min(max(level, 1), 9)})
+	}
+	return nil, fmt.Errorf("compress: %v", codec)
+}

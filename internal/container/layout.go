@@ -70,6 +70,7 @@ const (
 	Segment  Kind = 3 // one WAL segment
 	Record   Kind = 4 // a small object that without a cipher is stored as it is: a timeline history, a hole
 	Journal  Kind = 5 // part of a journal, no object: the segment being received
+	File     Kind = 6 // a single file that left the repository, no object: see package sealed
 )
 
 func (k Kind) String() string {
@@ -84,6 +85,8 @@ func (k Kind) String() string {
 		return "record"
 	case Journal:
 		return "journal"
+	case File:
+		return "sealed file"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }

@@ -8,5 +8,7 @@
 // A backup that somebody keeps while a round runs stays, with its WAL: the round decides
 // anew. No WAL goes that a copy still has to be made of.
 //
+// [Guard] stops a deletion by hand that would break what the policy promises.
+//
 // [Look] changes nothing, needs no lock and decides exactly what [Run] does.
 package expire

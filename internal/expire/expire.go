@@ -36,8 +36,12 @@ func Look(ctx context.Context, o Options) (Result, error) {
 	return result, err
 }
 
+func (o Options) finder() *finder {
+	return &finder{repo: o.Repo, unshipped: o.Unshipped, shipped: o.Shipped, foreign: map[repo.Label]bool{}, bytes: map[string]int64{}}
+}
+
 func (o Options) look(ctx context.Context) (Result, *finder, error) {
-	f := &finder{repo: o.Repo, unshipped: o.Unshipped, shipped: o.Shipped, foreign: map[repo.Label]bool{}, bytes: map[string]int64{}}
+	f := o.finder()
 	c, err := f.catalogue(ctx)
 	if err != nil {
 		return Result{}, nil, err

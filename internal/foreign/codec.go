@@ -27,6 +27,10 @@ func split(name string) (plain string, c container.Codec, sealed bool) {
 	return plain, container.None, sealed
 }
 
+// Decompress returns a reader of the plain bytes of a file that C pgmoneta compressed. It
+// ends with [io.EOF] only when all of the file was read.
+func Decompress(c container.Codec, in io.Reader) (io.ReadCloser, error) { return decompress(c, in) }
+
 // decompress returns a reader of the plain bytes of in. It ends with io.EOF only when in
 // has been read to its end, and nothing follows the compressed data. Nothing at all stands
 // for nothing in every codec.

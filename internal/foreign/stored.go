@@ -93,50 +93,56 @@ func (p *plainReader) Read(b []byte) (int, error) {
 
 func (p *plainReader) Close() error { return errors.Join(p.in.Close(), p.file.Close()) }
 
-// unseal returns a reader of what was sealed. A file does not say how long its key is: if it is
-// not known, or while the master key is being changed, the file is read twice.
 func (r *Repository) unseal(ctx context.Context, f *os.File, s *stored) (io.Reader, error) {
-	head := make([]byte, headSize)
-	if _, err := io.ReadFull(f, head); err != nil {
-		return nil, damaged(err)
-	}
 	master, err := r.master()
 	if err != nil {
 		return nil, err
 	}
+	return unseal(ctx, f, s.info.Size(), master, s.sizes)
+}
+
+// Unseal returns a reader of the plain bytes of a file of that size that C pgmoneta
+// encrypted. What it returns is provisional until it ends with [io.EOF].
+func Unseal(ctx context.Context, f io.ReadSeeker, size int64, master *vault.MasterKey) (io.Reader, error) {
+	return unseal(ctx, f, size, master, keySizes(0))
+}
+
+// unseal returns a reader of what was sealed. A file does not say how long its key is: if it is
+// not known, or while the master key is being changed, the file is read twice.
+func unseal(ctx context.Context, f io.ReadSeeker, size int64, master *vault.MasterKey, sizes []vault.KeySize) (io.Reader, error) {
+	head := make([]byte, headSize)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return nil, damaged(err)
+	}
 	var keys [][]byte
-	for _, size := range s.sizes {
+	for _, bytes := range sizes {
 		for _, m := range master.Valid() {
-			key, err := m.ObjectKey(head[:vault.SaltSize], size)
+			key, err := m.ObjectKey(head[:vault.SaltSize], bytes)
 			if err != nil {
 				return nil, err
 			}
 			keys = append(keys, key)
 		}
 	}
-	for i, key := range keys {
+	read := func(key []byte) (io.Reader, error) {
 		if _, err := f.Seek(headSize, io.SeekStart); err != nil {
 			return nil, err
 		}
-		in, err := newGCMReader(f, s.info.Size(), key, head[vault.SaltSize:])
+		return newGCMReader(f, size, key, head[vault.SaltSize:])
+	}
+	for i, key := range keys {
+		in, err := read(key)
 		if err != nil || i == len(keys)-1 {
 			return in, err
 		}
 		if _, err = io.Copy(io.Discard, &interruptible{ctx, in}); err == nil {
-			return r.reread(f, s, key, head)
+			return read(key)
 		}
 		if !errors.Is(err, vault.ErrSealed) {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("%w: no key to open it with", vault.ErrSealed)
-}
-
-func (r *Repository) reread(f *os.File, s *stored, key, head []byte) (io.Reader, error) {
-	if _, err := f.Seek(headSize, io.SeekStart); err != nil {
-		return nil, err
-	}
-	return newGCMReader(f, s.info.Size(), key, head[vault.SaltSize:])
 }
 
 // interruptible ends with the context.

@@ -184,6 +184,7 @@ type Spec struct {
 	Force    bool        // delete only
 	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
 	Quick    bool        // walcheck and repocheck only: read no content
+	Backups  []string    // delete only: identifiers, when it is more than one
 }
 
 // Params returns the connection parameters.
@@ -235,6 +236,7 @@ type Result struct {
 	Repo    *RepoReport // repocheck and usage
 
 	Rehearsal *repo.Rehearsal // rehearse
+	Backups   []repo.Label    // deleted ones, when more than one was named
 
 	Verification *repo.Verification // verify
 	Retention    *RetentionReport

@@ -100,7 +100,8 @@ func (v WALRange) object() string {
 }
 
 // RemovedWAL returns the WAL that was removed because nothing needed it, by timeline and
-// position. What was removed before everything that is left is not among it.
+// position. What was removed before everything that is left is not among it, unless
+// nothing later is left of its timeline.
 func (r *Repository) RemovedWAL(ctx context.Context) ([]WALRange, error) {
 	objects, err := r.engine.List(ctx, removedPrefix)
 	if err != nil {
@@ -188,16 +189,17 @@ func mergeRanges(list []WALRange) []WALRange {
 }
 
 // forgetRemoved removes the records of what lies before everything that is left: who
-// looks for gaps does not look there.
+// looks for gaps does not look there. The records of a timeline of which nothing later is
+// left stay: they tell the WAL that was removed there from WAL that never came.
 func (r *Repository) forgetRemoved(ctx context.Context, size pg.SegmentSize) error {
 	listing, err := r.ListWAL(ctx)
 	if err != nil {
 		return err
 	}
-	oldest := ^pg.LSN(0)
+	oldest, newest := ^pg.LSN(0), map[pg.Timeline]pg.LSN{}
 	for _, name := range listing.Segments {
-		if _, start, err := pg.ParseSegmentName(name, size); err == nil {
-			oldest = min(oldest, start)
+		if tli, start, err := pg.ParseSegmentName(name, size); err == nil {
+			oldest, newest[tli] = min(oldest, start), max(newest[tli], start)
 		}
 	}
 	removed, err := r.RemovedWAL(ctx)
@@ -205,7 +207,7 @@ func (r *Repository) forgetRemoved(ctx context.Context, size pg.SegmentSize) err
 		return err
 	}
 	for _, v := range removed {
-		if v.From > oldest {
+		if v.From > oldest || newest[v.Timeline] < v.To {
 			continue
 		}
 		if err := r.engine.Delete(ctx, v.object()); err != nil {

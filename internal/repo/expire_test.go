@@ -111,6 +111,10 @@ func TestRemovedWALIsRecorded(t *testing.T) {
 	if l, err := r.ListWAL(ctx); err != nil || !slices.Equal(l.Segments, []string{names[4], names[6], names[7]}) {
 		t.Errorf("left %v, %v", l.Segments, err)
 	}
+	storeSegments(t, r, 2, 9)
+	if got := remove(5, 7, 8); !slices.Equal(got, []WALRange{{1, 5 * mib, 9 * mib}}) {
+		t.Errorf("all of a timeline: %v", got)
+	}
 }
 
 // TestPowerCutWhileExpiring cuts the power before every operation. What is listed then is

@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"time"
-
 )
 
 // unfinishedPrefix comes before the label of a backup that was begun.

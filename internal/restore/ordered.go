@@ -8,11 +8,12 @@ import (
 )
 
 // ordered does many pieces of work on several goroutines and consumes their results
-// in the order in which they were emitted. newState makes what one worker keeps; at most
-// three results per worker exist at once. The first error ends everything.
+// in the order in which they were emitted. with makes what one worker keeps, runs the worker with it and
+// releases it again. At most three results per worker exist at once. The first error ends
+// everything.
 //
 // produce and consume run in a goroutine each.
-func ordered[S, T any](ctx context.Context, workers int, newState func() (S, error),
+func ordered[S, T any](ctx context.Context, workers int, with func(run func(S) error) error,
 	produce func(ctx context.Context, emit func(work func(S) (T, error)) error) error, consume func(T) error) error {
 	type future struct {
 		work func(S) (T, error)
@@ -38,17 +39,15 @@ func ordered[S, T any](ctx context.Context, workers int, newState func() (S, err
 	})
 	for range workers {
 		g.Go(func() error {
-			state, err := newState()
-			if err != nil {
-				return err
-			}
-			for f := range todo {
-				if f.out, err = f.work(state); err != nil {
-					return err
+			return with(func(state S) (err error) {
+				for f := range todo {
+					if f.out, err = f.work(state); err != nil {
+						return err
+					}
+					close(f.done)
 				}
-				close(f.done)
-			}
-			return nil
+				return nil
+			})
 		})
 	}
 	g.Go(func() error {

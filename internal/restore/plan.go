@@ -168,8 +168,10 @@ func (m *planner) backup(ctx context.Context) (repo.Backup, error) {
 	if err != nil {
 		return repo.Backup{}, err
 	}
+	unreadable := ""
 	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].Err != nil {
+		if err := list[i].Err; err != nil {
+			unreadable += fmt.Sprintf("; backup %s is passed over: %v", list[i].Label, err)
 			continue
 		}
 		h, err := m.reach(ctx, list[i].Summary)
@@ -187,7 +189,7 @@ func (m *planner) backup(ctx context.Context) (repo.Backup, error) {
 		return list[i], nil
 	}
 	return repo.Backup{}, &TargetError{Server: m.repo.Server(), Target: m.Target, Err: repo.ErrNoBackup,
-		Why: fmt.Sprintf("no backup ends before %q on its timeline; name a backup by its label or choose a later target", m.Target)}
+		Why: fmt.Sprintf("no backup ends before %q on its timeline; name a backup by its label or choose a later target%s", m.Target, unreadable)}
 }
 
 // selects reports whether the target decides which backup to take.

@@ -58,8 +58,14 @@ func WriteTar(ctx context.Context, p *Plan, out io.Writer, codec container.Codec
 // compress copies in to out as frames of a codec.
 func compress(ctx context.Context, in io.Reader, out io.Writer, codec container.Codec, level, workers int) error {
 	var stock buffers
-	newEncoder := func() (*container.Encoder, error) { return container.NewCheckedEncoder(codec, level) }
-	return ordered(ctx, workers, newEncoder,
+	withEncoder := func(run func(*container.Encoder) error) error {
+		e, err := container.NewCheckedEncoder(codec, level)
+		if err != nil {
+			return err
+		}
+		return run(e)
+	}
+	return ordered(ctx, workers, withEncoder,
 		func(_ context.Context, emit func(func(*container.Encoder) ([]byte, error)) error) error {
 			for {
 				plain := append(stock.get(), make([]byte, container.FrameLimit)...)
@@ -237,8 +243,12 @@ const partLimit = container.FrameLimit
 func (t *tarball) own(m *repo.Manifest, packs *repo.PackSet) error {
 	var stock buffers
 	var file *fileWriter
-	scratch := func() (*container.Scratch, error) { return &container.Scratch{}, nil }
-	err := ordered(t.ctx, t.options.Workers, scratch,
+	withScratch := func(run func(*container.Scratch) error) error {
+		var s container.Scratch
+		defer s.Close()
+		return run(&s)
+	}
+	err := ordered(t.ctx, t.options.Workers, withScratch,
 		func(ctx context.Context, emit func(func(*container.Scratch) (part, error)) error) error {
 			for row, err := range m.Files() {
 				if err != nil {

@@ -128,8 +128,8 @@ func (p *Plan) Purge() []repo.Label {
 	return labels
 }
 
-// Decide makes a plan.
-func Decide(c Catalogue, p Policy, now time.Time) Plan {
+// newDecider prepares decisions about a catalogue.
+func newDecider(c Catalogue, p Policy, now time.Time) *decider {
 	d := &decider{Catalogue: c, Policy: p, now: now, reasons: map[repo.Label][]string{}}
 	d.Min = max(d.Min, 1)
 	if d.Zone == nil {
@@ -142,6 +142,12 @@ func Decide(c Catalogue, p Policy, now time.Time) Plan {
 	})
 	d.Missing = slices.Concat(c.Missing, d.absent())
 	d.branches()
+	return d
+}
+
+// Decide makes a plan.
+func Decide(c Catalogue, p Policy, now time.Time) Plan {
+	d := newDecider(c, p, now)
 	for _, rule := range []func(){d.kept, d.days, d.weeks, d.months, d.years, d.count, d.least, d.window, d.bases} {
 		rule()
 	}

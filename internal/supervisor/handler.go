@@ -78,7 +78,7 @@ func (h handler) ofServer(ctx context.Context, req *mgmt.Request) (mgmt.Response
 		mgmt.Restore:    h.restore,
 		mgmt.Archive:    h.archive,
 		mgmt.Verify:     h.verify,
-		mgmt.Delete:     h.delete,
+		mgmt.Delete:     h.deleteBackups,
 		mgmt.Progress:   h.progress,
 		mgmt.WALCheck:   h.walCheck,
 		mgmt.RepoCheck:  h.repoCheck,
@@ -156,7 +156,10 @@ func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 
 func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
 	spec := job.RestoreSpec{Position: req.Args.Text("Position"), Directory: req.Args.Text("Directory")}
-	if !filepath.IsAbs(spec.Directory) {
+	switch {
+	case spec.Directory == "-":
+		return nil, errors.New("an archive to standard output is made by pgmoneta-cli and not by the daemon: say --offline")
+	case !filepath.IsAbs(spec.Directory):
 		return nil, fmt.Errorf("directory %q: an absolute path is needed, because the daemon runs elsewhere", spec.Directory)
 	}
 	result, err := h.job(v, job.Archive, job.Spec{Backup: req.Backup(), Restore: spec, Plain: req.Args.Bool("Plain")})
@@ -164,18 +167,6 @@ func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 		return nil, err
 	}
 	return mgmt.Response{"Backup": string(result.Backup.Label), "FileName": result.Path}, nil
-}
-
-func (h handler) delete(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	result, err := h.job(v, job.Delete, job.Spec{Backup: req.Backup(), Force: req.Args.Bool("Force")})
-	if err != nil {
-		return nil, err
-	}
-	resp := mgmt.Response{"Backup": string(result.Backup.Label)}
-	if !result.Until.IsZero() {
-		resp["Until"] = result.Until.UTC().Format(time.RFC3339)
-	}
-	return resp, nil
 }
 
 func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {

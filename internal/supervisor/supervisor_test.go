@@ -157,7 +157,7 @@ func TestLifeOfABackup(t *testing.T) {
 		t.Error(err)
 	}
 	call(t, dir, mgmt.Progress, server)
-	call(t, dir, mgmt.Delete, one)
+	call(t, dir, mgmt.Delete, mgmt.Document{"Server": "primary", "Backup": label, "Force": true}) // the only one
 	if n, _ := call(t, dir, mgmt.ListBackup, server).Integer("NumberOfBackups"); n != 0 {
 		t.Errorf("%d backups are listed after delete", n)
 	}

@@ -8,7 +8,8 @@
 // the receiver has complete but not stored yet. A file is a segment, a partial
 // segment, a backup history file or a timeline history file, and is named as in
 // pg_wal. The target is where PostgreSQL wants it (%p). A hole is a missing
-// segment with later ones of the same timeline in the archive. The spool is a
+// segment with later ones in the archive, of its timeline or of one that
+// continues it beyond that segment. The spool is a
 // directory beside the target in which the next segments are prepared.
 //
 // # Guarantees
@@ -19,7 +20,8 @@
 //
 // That a file is not in the archive is [ErrNotArchived]; any other error means
 // that nobody knows, and recovery must stop rather than end early. A hole is a
-// [*HoleError] unless PostgreSQL can get the segment elsewhere.
+// [*HoleError], and a segment that the retention removed, or that lies before what it
+// removed, a [*RemovedError], unless PostgreSQL can get the segment elsewhere.
 //
 // A push returns nil only when the content is in the repository, on stable
 // storage, and identical. Other content under the same name is a

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
@@ -62,12 +63,24 @@ func annotate(server, file string, err error) error {
 
 // A HoleError reports a segment that is missing in the middle of the archive.
 type HoleError struct {
-	Next string // a later segment of the timeline that is there
+	Next string // a later segment that is there, of the timeline or of one that continues it
 }
 
 func (e *HoleError) Error() string {
-	return fmt.Sprintf("it is missing, although %s of the same timeline is archived: recovery would end here and lose what follows: "+
-		"push the segment from another copy, or accept the end with --end-at-hole", e.Next)
+	return fmt.Sprintf("it is missing, although %s, which comes after it, is archived: recovery would end here and lose what follows: "+
+		"push the segment from another copy, restore a backup that begins after it, or accept the end with --end-at-hole", e.Next)
+}
+
+// A RemovedError reports a segment that the archive had, or passed by, and that is
+// gone because the retention needed it no more.
+type RemovedError struct {
+	Timeline pg.Timeline
+	Until    pg.LSN // where the removed WAL of the timeline ends
+}
+
+func (e *RemovedError) Error() string {
+	return fmt.Sprintf("the retention removed WAL of timeline %d up to %s, and this with it: recovery cannot go on from here: "+
+		"restore a backup that is listed, or accept the end with --end-at-hole", e.Timeline, e.Until)
 }
 
 // A DifferentError reports a push of a file whose name is taken by other content.

@@ -38,7 +38,7 @@ type Getter struct {
 }
 
 // Get writes the file of that name to target. The error is a [*FileError] around
-// [ErrNotArchived], a [*HoleError] or what went wrong; target is then untouched.
+// [ErrNotArchived], a [*HoleError], a [*RemovedError] or what went wrong; target is then untouched.
 func (g *Getter) Get(ctx context.Context, file, target string) error {
 	return annotate(g.Server, file, g.get(ctx, file, target))
 }
@@ -183,12 +183,15 @@ func (g *Getter) missing(ctx context.Context, a *archive, name, target string) (
 	if err != nil {
 		return 0, err
 	}
+	var why error = &HoleError{Next: next}
 	if next == "" {
-		return 0, ErrNotArchived
+		if why = a.behind(ctx, name); why == nil {
+			return 0, ErrNotArchived
+		}
 	}
 	size, err := g.direct(ctx, a, name, target)
 	if errors.Is(err, ErrNotArchived) {
-		return 0, &HoleError{Next: next}
+		err = why
 	}
 	return size, err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/backup"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/expire"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/restore"
@@ -57,7 +58,7 @@ func failure(err error) *job.Failure {
 		f.Class = job.BadInput
 	case errors.As(err, &base):
 		f.Class = job.BadBase
-	case errors.As(err, &kept):
+	case errors.As(err, &kept), errors.As(err, new(*expire.GuardError)):
 		f.Class = job.Retained
 	}
 	return f
@@ -89,7 +90,7 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 	case job.Verify:
 		return w.verify(ctx)
 	case job.Delete:
-		return w.delete(ctx)
+		return w.deleteBackups(ctx)
 	case job.CheckRepo:
 		return w.checkRepo(ctx)
 	case job.Archive:
@@ -161,47 +162,6 @@ func streaming(server *shmem.Server) (bool, string) {
 	}
 	why, _ := server.LastError.Load()
 	return false, why
-}
-
-func (w *worker) delete(ctx context.Context) (job.Result, error) {
-	b, err := w.repo.Find(ctx, w.Job.Backup)
-	if trashed := (*repo.TrashedError)(nil); w.Job.Force && errors.As(err, &trashed) {
-		return w.purge(ctx, trashed.Label)
-	}
-	if err != nil {
-		return job.Result{}, err
-	}
-	if b.Keep && !w.Job.Force {
-		return job.Result{}, &repo.KeptError{Server: w.Server, Label: b.Label}
-	}
-	if w.Policy.Delay > 0 && !b.Foreign && b.Err == nil {
-		return w.trash(ctx, b)
-	}
-	w.progress()("Delete backup", 0, 0)
-	if err := w.remove(ctx, b); err != nil {
-		return job.Result{}, fmt.Errorf("server %q: delete backup %s: %w", w.Server, b.Label, err)
-	}
-	b.Summary.Label = b.Label // also of a manifest that cannot be read
-	return job.Result{Backup: &b.Summary}, nil
-}
-
-// remove deletes a backup and writes packs again that it leaves mostly dead.
-func (w *worker) remove(ctx context.Context, b repo.Backup) error {
-	if b.Foreign {
-		return w.repo.Foreign().Delete(ctx, b.Label)
-	}
-	packs := w.repo.PacksOf(ctx, b.Label)
-	var err error
-	if w.Job.Force {
-		err = w.repo.Delete(ctx, b.Label)
-	} else {
-		_, err = w.repo.Expire(ctx, b.Label)
-	}
-	if err != nil {
-		return err
-	}
-	w.compact(ctx, packs)
-	return nil
 }
 
 const (

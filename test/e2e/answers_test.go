@@ -23,8 +23,10 @@ func everything(d *daemon) []string {
 		"mode primary offline", "!backup primary", "mode primary online",
 		"conf ls", "conf get", "conf get base_dir", "conf get compression", "conf get server", "conf set log_level info", "!conf set nosuch 1", "conf set host localhost", "conf set server.primary.max_rate 40000",
 		"conf set log_level debug --save", "conf rollback", "conf reload", "conf check", "clear prometheus",
-		"!info primary nosuch", "!list-backup nosuch", "!compress " + d.path("pgpass"), "!decompress " + d.path("pgpass"), "!encrypt " + d.path("pgpass"), "!decrypt " + d.path("pgpass"),
-		"!s3 ls primary", "!s3 restore primary p " + d.dir, "wal check primary --offline", "delete primary oldest", "shutdown",
+		"!info primary nosuch", "!list-backup nosuch", "compress " + d.path("note"), "decompress " + d.path("note.zstd"), "--encrypt aes256 encrypt " + d.path("note"), "decrypt " + d.path("note.aes"), "!decrypt " + d.path("nosuch.aes"),
+		"!s3 ls primary", "!s3 restore primary p " + d.dir, "wal check primary --offline",
+		"delete primary oldest", "list-backup primary", "status details", "retention --dry-run", "undelete primary newest", "!undelete primary newest",
+		"!delete primary oldest newest", "delete --force primary oldest newest", "status details", "shutdown",
 	}
 }
 
@@ -38,8 +40,10 @@ func TestEveryAnswerIsAsTheSchemaSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.write(t, "pgmoneta.conf", string(conf)+"schedule = full: \"CRON_TZ=Europe/Berlin 0 1 * * 0\", incremental: \"0 1 * * 1-6\"\n")
+	d.write(t, "pgmoneta.conf", string(conf)+"schedule = full: \"CRON_TZ=Europe/Berlin 0 1 * * 0\", incremental: \"0 1 * * 1-6\"\ndelete_delay = 1d\n")
+	d.write(t, "note", "to be compressed and encrypted")
 	pgtest.Own(t, d.dir)
+	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
 	d.must(t, "conf", "reload")
 	seen := map[string]bool{}
 	for _, line := range everything(d) {

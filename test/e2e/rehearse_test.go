@@ -216,6 +216,85 @@ func TestRehearsalLeavesNoServerBehind(t *testing.T) {
 	d.atRest(t)
 }
 
+// With encryption nothing of a database is restored below base_dir: a rehearsal needs a workspace. What one leaves there
+// when its process is killed goes when the WAL worker starts, without another rehearsal.
+func TestRehearsalOfAnEncryptedRepositoryNeedsAWorkspace(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1})
+	plant(t, s, 1)
+	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, "encryption = aes-256", "compression = none",
+		"rehearse_bindir = "+pgtest.Bin(t, s.Major))
+	d.mustAdmin(t, "-P", "correct horse battery", "master-key")
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	d.must(t, "backup", "primary")
+	if out, code := d.cli(t, "rehearse", "primary"); code != 2 || !strings.Contains(out, "set workspace") {
+		t.Errorf("without a workspace: exit %d\n%s", code, out)
+	}
+	d.atRest(t)
+
+	workspace := t.TempDir()
+	pgtest.Own(t, workspace)
+	conf, err := os.ReadFile(d.path("pgmoneta.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, "checks", "postgres: SELECT count(*) > 0 FROM secrets\n")
+	d.write(t, "pgmoneta.conf", strings.Replace(string(conf), "[pgmoneta]\n", "[pgmoneta]\nworkspace = "+workspace+"\nrehearse_checks = "+d.path("checks")+"\n", 1))
+	pgtest.Own(t, d.dir)
+	d.end()
+	d.start(t)
+	d.waitStreaming(t, "primary")
+	if got := d.must(t, "rehearse", "primary"); got["Proven"] != true || got["FailedChecks"] != 0.0 {
+		t.Errorf("with a workspace: %v", got)
+	}
+	if found := d.legible(t); len(found) > 0 {
+		t.Errorf("legible in %v", found)
+	}
+
+	dir := filepath.Join(workspace, "primary")
+	left := func() []string {
+		names, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	if names := left(); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
+	d.checks(t, "postgres: SELECT pg_sleep(600) IS NOT NULL\n")
+	done := make(chan int)
+	go func() {
+		_, code := d.cli(t, "rehearse", "primary")
+		done <- code
+	}()
+	waitFor(t, time.Minute, "the server of the rehearsal", func() error {
+		if len(postmasters(t, dir)) < 5 {
+			return fmt.Errorf("it has not started")
+		}
+		return nil
+	})
+	if err := syscall.Kill(parentOf(t, postmasters(t, dir)), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-done; code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	if len(left()) == 0 {
+		t.Error("the killed rehearsal left nothing, so that nothing is proven here")
+	}
+	if err := syscall.Kill(d.worker(t, "primary"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, time.Minute, "the WAL worker to sweep", func() error {
+		if names, pids := left(), postmasters(t, dir); len(names)+len(pids) > 0 {
+			return fmt.Errorf("%v and processes %v are left", names, pids)
+		}
+		return nil
+	})
+}
+
 // parentOf returns the process that started those of a list and is none of them.
 func parentOf(t *testing.T, pids []int) int {
 	t.Helper()

@@ -266,3 +266,50 @@ func TestReceiverThatLagsGoesOnAtTheGapBeforePushedSegments(t *testing.T) {
 		pgtest.EqualContent(t, s, d.restored(t, major, "primary", "latest"))
 	})
 }
+
+// A restored cluster whose WAL the retention has removed meanwhile does not start at an earlier moment than it was
+// told to: recovery stops, whether later WAL of its timeline is archived or only that of the next.
+func TestRecoveryStopsWhereTheRetentionRemovedItsWAL(t *testing.T) {
+	t.Parallel()
+	for _, promoted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("promoted %t", promoted), func(t *testing.T) {
+			t.Parallel()
+			s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1})
+			d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "retention_interval = 3600")
+			d.waitStreaming(t, "primary")
+			d.must(t, "backup", "primary")
+			fillWAL(t, s, 5)
+			restored := d.directory(t, "recovery.signal")
+			if promoted {
+				s.Exec(t, "ALTER SYSTEM SET restore_command = 'false'")
+				s.Stop(t, pgtest.Fast)
+				if err := os.WriteFile(filepath.Join(s.DataDir, "recovery.signal"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				pgtest.Own(t, s.DataDir)
+				s.Restart(t)
+			}
+			fillWAL(t, s, 3)
+			d.waitStreaming(t, "primary")
+			d.must(t, "backup", "primary")
+			d.must(t, "delete", "--force", "primary", "oldest")
+			if got := d.retained(t, "primary"); got["DeletedSegments"] == 0.0 {
+				t.Fatalf("retention: %v", got)
+			}
+			cluster, err := pgtest.TryOpenDir(t, s.Major, restored, pgtest.Options{Settings: map[string]string{
+				"restore_command": d.walCommand("get primary %f %p"),
+			}})
+			if err == nil {
+				t.Errorf("the restored cluster started at %s of %s", cluster.QueryString(t, "SELECT pg_current_wal_lsn()"),
+					s.QueryString(t, "SELECT pg_current_wal_lsn()"))
+			}
+			why := "it is missing, although"
+			if promoted {
+				why = "the retention removed WAL of timeline 1"
+			}
+			if log := cluster.Log(t); !strings.Contains(log, why) {
+				t.Errorf("%q is not in the log:\n%s", why, log)
+			}
+		})
+	}
+}
