@@ -17,8 +17,10 @@ func viewOf(c mgmt.Command) *view {
 		return listView()
 	case mgmt.Status, mgmt.StatusDetails:
 		return statusView(c == mgmt.StatusDetails)
-	case mgmt.Info, mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Annotate:
+	case mgmt.Info, mgmt.Backup, mgmt.Retain, mgmt.Expunge, mgmt.Annotate, mgmt.Undelete:
 		return backupView()
+	case mgmt.Delete:
+		return deletionView()
 	case mgmt.Restore:
 		return restoreView()
 	case mgmt.Jobs:
@@ -177,7 +179,28 @@ func listView() *view {
 			return head
 		},
 		hidden: append(common(), "NumberOfBackups", "Server"),
-		lists:  []list{backupList("No backups.")},
+		lists:  []list{backupList("No backups."), trashList()},
+	}
+}
+
+// trashList shows deleted backups that can be brought back.
+func trashList() list {
+	return list{member: "Trash", title: "In the trash", cells: []cell{
+		cellOf("Backup", "Backup"), madeCell("Taken (UTC)", taken), cellOf("Action", "Action"), sizeCell("Stored", "BackupSize"),
+		momentCell("Deleted (UTC)", "Deleted").asMinor(), momentCell("Until (UTC)", "Until"),
+	}}
+}
+
+// deletionView shows one deleted backup, or several.
+func deletionView() *view {
+	return &view{
+		facts: []fact{
+			text("Backup", "Backup"),
+			made("Backups", func(d mgmt.Document) string { return textsOf(d, "Backups") }, "Backups", "NumberOfBackups"),
+			text("Server", "Server"),
+			moment("In the trash until", "Until"),
+		},
+		hidden: common(),
 	}
 }
 
@@ -225,6 +248,11 @@ func backupNotes(d mgmt.Document) []string {
 	}
 	if n, _ := d.Integer("CorruptPages"); n > 0 {
 		notes = append(notes, fmt.Sprintf("%d pages with wrong checksums", n))
+	}
+	if last := d.Object("Verification"); len(last) > 0 && !last.Bool("Good") {
+		notes = append(notes, "DAMAGED, as a verification found at "+momentOf(last, "At")+" UTC")
+	} else if len(last) > 0 {
+		notes = append(notes, "verified "+momentOf(last, "At")+" UTC")
 	}
 	return append(notes, comments(d)...)
 }
@@ -327,6 +355,12 @@ func statusView(details bool) *view {
 				}
 				return ""
 			}, "SpaceState"),
+			made("Forecast", func(d mgmt.Document) string {
+				if forecast := textOf(d, "SpaceForecast"); forecast != "" && d.Text("SpaceFullAt") != "" {
+					return fmt.Sprintf("%s, %s a day", forecast, sizeOf(d, "SpaceGrowth"))
+				}
+				return textOf(d, "SpaceForecast")
+			}, "SpaceForecast", "SpaceFullAt", "SpaceGrowth"),
 		},
 		hidden: append(common(), "NumberOfServers", "Workers", "PgmonetaFips"),
 		lists: []list{{member: "Servers", empty: "No servers.", cells: []cell{
@@ -399,14 +433,36 @@ func serverView() *view {
 			made("  Slot", slotOf, "SlotState", "SlotRetained"),
 			made("  Holes", holesOf, "Holes", "FirstHole"),
 			size("  Size", "ServerSize"),
+			made("  Backups take", usageOf, "Usage"),
 			made("  Retention", retentionOf, "RetentionDays", "RetentionWeeks", "RetentionMonths", "RetentionYears"),
 			made("  Running", runningOf, "ActiveBackup", "ActiveRestore", "ActiveDelete", "ActiveArchive", "ActiveRetention"),
+			made("  Verified", verifiedOf, "LastVerification"),
 			made("  Rehearsed", rehearsedOf, "LastRehearsal"),
 			text("  Checksums", "Checksums"),
 		},
 		only:  true, // the rest is counters, for programs
 		lists: []list{backupList("No backups.")},
 	}
+}
+
+// usageOf tells what the backups would take by themselves, and what they do take.
+func usageOf(d mgmt.Document) string {
+	u := d.Object("Usage")
+	if u["StoredSize"] == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s for %s of data; shared %s, dead %s", sizeOf(u, "StoredSize"), sizeOf(u, "LogicalSize"), sizeOf(u, "SharedSize"), sizeOf(u, "DeadSize"))
+}
+
+func verifiedOf(d mgmt.Document) string {
+	last := d.Object("LastVerification")
+	switch {
+	case len(last) == 0:
+		return ""
+	case last.Bool("Good"):
+		return fmt.Sprintf("%s UTC: backup %s is good", momentOf(last, "At"), textOf(last, "Backup"))
+	}
+	return fmt.Sprintf("%s UTC: backup %s is DAMAGED: %s", momentOf(last, "At"), textOf(last, "Backup"), textOf(last, "Problem"))
 }
 
 func nonzeroLSN(d mgmt.Document, member string) string {
@@ -491,6 +547,7 @@ func retentionView() *view {
 			made("Deleted", func(d mgmt.Document) string {
 				return fmt.Sprintf("%s of %s backups", textOf(d, "DeletedBackups"), textOf(d, "NumberOfBackups"))
 			}, "DeletedBackups", "NumberOfBackups", "Server"),
+			made("Gone from the trash", func(d mgmt.Document) string { return unlessZero(textOf(d, "PurgedBackups")) }, "PurgedBackups"),
 			text("Deleted segments", "DeletedSegments"),
 			made("Freed", func(d mgmt.Document) string {
 				return fmt.Sprintf("%s of backups, %s of WAL", sizeOf(d, "FreedBackupSize"), sizeOf(d, "FreedWALSize"))
@@ -500,8 +557,15 @@ func retentionView() *view {
 			made("Refused", func(d mgmt.Document) string { return textsOf(d, "Refused") }, "Refused"),
 			made("WAL stays for", func(d mgmt.Document) string { return textOf(d, "WALKept") }, "WALKept"),
 		},
-		lists: []list{{member: "Backups", cells: []cell{cellOf("Backup", "Backup"), madeCell("Taken (UTC)", taken), cellOf("Action", "Action"), wrapCell("Why", "Reason")}}},
+		lists: []list{{member: "Backups", cells: []cell{cellOf("Backup", "Backup"), madeCell("Taken (UTC)", taken), cellOf("Action", "Action"), wrapCell("Why", "Reason")}}, trashList()},
 	}}}}
+}
+
+func unlessZero(n string) string {
+	if n == "0" {
+		return ""
+	}
+	return n
 }
 
 // textsOf returns an array of texts, one on a line.
