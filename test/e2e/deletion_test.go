@@ -245,7 +245,7 @@ func TestDeletionIsRefusedBesideAnotherProgram(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	d.must(t, "delete", "primary", label)
+	d.must(t, "delete", "--force", "primary", label)
 	r := pgtest.OpenDir(t, s.Major, filepath.Join(dir, "primary-"+label), pgtest.Options{})
 	if n := r.QueryString(t, "SELECT count(*) FROM t"); n != "100000" {
 		t.Errorf("%s rows are restored", n)
