@@ -223,6 +223,13 @@ func TestModeAndSymbolicLinkAreKept(t *testing.T) {
 	if info, err = os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
 		t.Errorf("the link is %v, %v", info.Mode(), err)
 	}
+	dangling := filepath.Join(dir, "dangling.conf")
+	if err := os.Symlink("nowhere.conf", dangling); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run("set", dangling, "pgmoneta", "host", "*"); code != 1 || !strings.Contains(stderr, "symbolic link") {
+		t.Errorf("a link to nowhere: exit code %d, %s", code, stderr)
+	}
 	fresh := filepath.Join(dir, "fresh.conf")
 	if code, _, stderr := run("set", fresh, "pgmoneta", "host", "*"); code != 0 {
 		t.Fatal(stderr)

@@ -218,6 +218,9 @@ func (p *program) write(path string, content []byte) error {
 	target, err := filepath.EvalSymlinks(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s is a symbolic link to a file that does not exist: make that file, or remove the link", path)
+		}
 		target = path
 	case err != nil:
 		return err
