@@ -46,7 +46,7 @@ func usage() string {
 	return p.Help(version.Version) + "\nCommands:\n" + p.CommandHelp()
 }
 
-// values returns what may stand for an argument on the command line: for a section or a key, those of the file, then those it could have.
+// values returns what may stand for an argument on the command line: a section of the file, a key of its section, or for set one that the section could have.
 func (p *program) values(name string, words []string) []string {
 	args, err := console.ParseArgs(console.Options(commandLine()), words)
 	if err != nil || len(args.Words) < 2 {

@@ -90,6 +90,18 @@ func TestTextDeletesNoMore(t *testing.T) {
 	}
 }
 
+func TestTextTakesMistakesOut(t *testing.T) {
+	t.Parallel()
+	text := NewText("x.conf", []byte("stray\n[pgmoneta]\nnonsense = 1\n= 2\nmetrics = x\n[open\nhost = y\n"))
+	rest, err := text.Delete(MainSection, "nonsense")
+	if err == nil {
+		rest, err = rest.Delete(MainSection, "metrics")
+	}
+	if want := "stray\n[pgmoneta]\n= 2\n[open\nhost = y\n"; err != nil || string(rest.Bytes()) != want {
+		t.Errorf("%v\n%q, want\n%q", err, rest.Bytes(), want)
+	}
+}
+
 func TestAddSectionRefusesSlips(t *testing.T) {
 	t.Parallel()
 	text := NewText("x.conf", []byte(twoServers+"\n[node-1]\n"))
