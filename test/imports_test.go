@@ -94,10 +94,11 @@ func places() map[string]place {
 		"internal/supervisor": {row: 7, rows: []int{0, 1, 2, 5}},
 
 		// Wiring.
-		"cmd/pgmoneta":       {row: 8, rows: []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		"cmd/pgmoneta-cli":   {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/foreign", "internal/walcheck", "internal/restore", "internal/onefile"}}, // what needs no daemon
-		"cmd/pgmoneta-admin": {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                                                                     // rotating keys
-		"cmd/pgmoneta-wal":   {row: 8, rows: []int{0, 1, 3}},
+		"cmd/pgmoneta":        {row: 8, rows: []int{0, 1, 2, 3, 4, 5, 6, 7}},
+		"cmd/pgmoneta-cli":    {row: 8, rows: []int{0, 1, 5}, also: []string{"internal/repo", "internal/job", "internal/foreign", "internal/walcheck", "internal/restore", "internal/onefile"}}, // what needs no daemon
+		"cmd/pgmoneta-admin":  {row: 8, rows: []int{0, 1}, also: []string{"internal/repo"}},                                                                                                     // rotating keys
+		"cmd/pgmoneta-config": {row: 8, rows: []int{0, 1, 5}},
+		"cmd/pgmoneta-wal":    {row: 8, rows: []int{0, 1, 3}},
 
 		// Not part of any program.
 		"test/pgtest": {row: 9},
@@ -117,7 +118,7 @@ func owners() map[string][]string {
 		"github.com/klauspost/compress":       {"internal/container", "internal/mgmt", "internal/metrics"}, // there for speed: a page is zipped per scrape
 		"github.com/pierrec/lz4/v4":           {"internal/container", "internal/mgmt"},
 		"github.com/dsnet/compress":           {"internal/container", "internal/mgmt"},
-		"golang.org/x/term":                   {"internal/logging", "cmd/pgmoneta-admin", "cmd/pgmoneta-cli"},
+		"golang.org/x/term":                   {"internal/logging", "cmd/pgmoneta-admin", "cmd/pgmoneta-cli", "cmd/pgmoneta-config"},
 		"unsafe":                              {"internal/shmem"},
 		"C":                                   nil,
 	}

@@ -30,7 +30,7 @@ func commandLine() *cmdline.Program {
 			{Name: "/etc/pgmoneta/pgmoneta_users.conf", Help: "passwords of the roles that the daemon connects as"},
 			{Name: "/etc/pgmoneta/pgmoneta_admins.conf", Help: "who may use the daemon from other machines"},
 		},
-		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-cli(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
+		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-cli(1)", "pgmoneta-config(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
 	}
 	for _, c := range commands() {
 		p.Commands = append(p.Commands, cmdline.Command{Name: c.name, Help: c.help})

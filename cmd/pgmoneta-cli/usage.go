@@ -24,7 +24,7 @@ Exit status: 0 success, 1 usage or no connection, 2 the daemon refused or failed
 			{Name: "/etc/pgmoneta/pgmoneta_cli.conf", Help: "where the daemon is, looked for before pgmoneta.conf; both also in the directory that PGMONETA_CONFIG_DIR names"},
 			{Name: "~/.pgmoneta", Help: "the master key, and for remote daemons root.crt, pgmoneta.crt and pgmoneta.key"},
 		},
-		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-admin(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
+		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-admin(1)", "pgmoneta-config(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
 	}
 	for _, f := range forms() {
 		p.Commands = append(p.Commands, cmdline.Command{Name: f.name(), Args: f.args, Help: f.help})

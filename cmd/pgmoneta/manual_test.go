@@ -52,7 +52,7 @@ then start the WAL worker of that server again. All others need a restart. Secti
 			{Title: "Keys without effect", Text: "They are checked and kept, so that a configuration of C pgmoneta 0.22 loads.\n\n" + strings.Join(idle, ", ") + "."},
 			{Title: "Files", Entries: []cmdline.Entry{{Name: "/etc/pgmoneta/pgmoneta.conf", Help: "looked for after the directory that PGMONETA_CONFIG_DIR names"}}},
 		},
-		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-cli(1)", "pgmoneta-admin(1)"},
+		SeeAlso: []string{"pgmoneta(1)", "pgmoneta-cli(1)", "pgmoneta-admin(1)", "pgmoneta-config(1)"},
 	})
 }
 

@@ -29,6 +29,6 @@ func commandLine() *cmdline.Program {
 			{Name: "/etc/pgmoneta", Help: "the three files, looked for after the directory that PGMONETA_CONFIG_DIR names"},
 			{Name: "~/.pgmoneta/master.key", Help: "the master key"},
 		},
-		SeeAlso: []string{"pgmoneta-cli(1)", "pgmoneta-admin(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
+		SeeAlso: []string{"pgmoneta-cli(1)", "pgmoneta-admin(1)", "pgmoneta-config(1)", "pgmoneta-wal(1)", "pgmoneta.conf(5)"},
 	}
 }

@@ -35,6 +35,15 @@ func sampleValues(name string, _ []string) []string {
 	return map[string][]string{"server": {"primary", "standby"}, "backup": {"newest", "oldest"}, "position": {"latest"}}[name]
 }
 
+func TestHelpPutsLongCommandsOnLinesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	p := sample()
+	want := "\n  restore [options] <server> <backup> [<position>] <directory>\n" + strings.Repeat(" ", farColumn) + "bring back\n"
+	if got := p.CommandHelp(); !strings.Contains(got, want) {
+		t.Errorf("the help is\n%s\nwant in it\n%s", got, want)
+	}
+}
+
 func TestComplete(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

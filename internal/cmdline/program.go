@@ -102,7 +102,7 @@ func (p *Program) OptionHelp() string {
 		at := column(lefts)
 		for i, o := range g.Options {
 			help := strings.ReplaceAll(o.Help, "\n", "\n"+strings.Repeat(" ", at))
-			fmt.Fprintf(&b, "%-*s%s\n", at, lefts[i], help)
+			writeBeside(&b, at, lefts[i], help)
 		}
 		writeIndented(&b, g.Notes)
 	}
@@ -132,9 +132,18 @@ func (p *Program) CommandHelp() string {
 	}
 	var b strings.Builder
 	for i, c := range p.Commands {
-		fmt.Fprintf(&b, "%-*s%s\n", column(lefts), lefts[i], c.Help)
+		writeBeside(&b, column(lefts), lefts[i], c.Help)
 	}
 	return b.String()
+}
+
+// writeBeside writes an explanation at a column, in a line of its own when what it explains reaches that far.
+func writeBeside(b *strings.Builder, at int, left, help string) {
+	if len(left) >= at {
+		b.WriteString(left + "\n")
+		left = ""
+	}
+	fmt.Fprintf(b, "%-*s%s\n", at, left, help)
 }
 
 // writeIndented writes paragraphs below an empty line, two columns in.

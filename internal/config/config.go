@@ -12,6 +12,7 @@
 // Values are never cut to a length and never mixed up: a key that stands twice in one section is an error naming both lines.
 //
 // A parsed configuration is not changed any more: a reload makes a new one, and [Config.With] returns a copy.
+// [Edit] and [Text] change a file and not a configuration: they leave every line as it is but the one they are asked for.
 // [Main] and [Server] hold plain exported fields, so that they can be sent to a worker as JSON.
 //
 // # Not guaranteed

@@ -56,6 +56,18 @@ func (v *validator) required(section, key, value string) bool {
 	return value != ""
 }
 
+// problemsAt returns what is wrong with one value beside the others. It does not look at the file system, which may be that of
+// another machine.
+func (c *Config) problemsAt(section, key string) Errors {
+	v := &validator{config: c}
+	v.timing()
+	v.ports()
+	for i := range c.Servers {
+		v.server(&c.Servers[i])
+	}
+	return slices.DeleteFunc(v.errs, func(p Problem) bool { return p.Section != section || p.Key != key })
+}
+
 func (c *Config) problems() Errors {
 	v := &validator{config: c}
 	v.directories()

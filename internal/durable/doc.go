@@ -10,9 +10,10 @@
 //
 // # Guarantees
 //
-// No operation replaces an existing file: Create and Rename refuse a name that
-// exists. [WriteFile] leaves either the complete file under its final name, or
-// nothing under it. A [Lock] dies with the process that holds it.
+// No operation but Replace replaces an existing file: Create and Rename refuse a
+// name that exists. [WriteFile] leaves either the complete file under its final
+// name, or nothing under it; [ReplaceFile] either the new file or the old one. A
+// [Lock] dies with the process that holds it.
 //
 // # Not guaranteed
 //

@@ -15,7 +15,7 @@ var ErrPowerCut = errors.New("power cut")
 // An Op is one operation a [Fault] is about to perform.
 type Op struct {
 	N    int    // counts from 1
-	Kind string // create, open, write, allocate, sync, datasync, close, rename, remove, mkdir, syncdir
+	Kind string // create, open, write, allocate, sync, datasync, close, rename, replace, remove, mkdir, syncdir
 	Path string
 }
 
@@ -184,8 +184,17 @@ func (f *Fault) Open(path string) (File, error) {
 
 // Rename implements [FS].
 func (f *Fault) Rename(from, to string) error {
-	return f.step("rename", to, func() error {
-		if err := (OS{}).Rename(from, to); err != nil {
+	return f.move("rename", OS{}.Rename, from, to)
+}
+
+// Replace implements [FS].
+func (f *Fault) Replace(from, to string) error {
+	return f.move("replace", OS{}.Replace, from, to)
+}
+
+func (f *Fault) move(kind string, do func(from, to string) error, from, to string) error {
+	return f.step(kind, to, func() error {
+		if err := do(from, to); err != nil {
 			return err
 		}
 		f.nodes[to] = f.nodes[from]

@@ -50,6 +50,10 @@ type FS interface {
 	// [fs.ErrExist] rather than replace a file.
 	Rename(from, to string) error
 
+	// Replace gives a file the name of another in the same directory, which
+	// is gone then. Only [ReplaceFile] needs it.
+	Replace(from, to string) error
+
 	// Remove removes a file or an empty directory.
 	Remove(path string) error
 
@@ -92,6 +96,9 @@ func (OS) Rename(from, to string) error {
 	}
 	return nil
 }
+
+// Replace implements [FS].
+func (OS) Replace(from, to string) error { return os.Rename(from, to) }
 
 // linkRename is Rename for file systems without RENAME_NOREPLACE (NFS): a hard
 // link refuses an existing name as well. A crash between its two steps leaves

@@ -1,7 +1,9 @@
 package durable
 
 import (
+	"crypto/rand"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -10,30 +12,32 @@ import (
 // that may be there: after a crash it is the old one or the new one. It is for
 // files that are notes to ourselves or settings, never for objects of a
 // repository, which are written once.
-func Replace(path string, content []byte) (err error) {
-	// CreateTemp makes files of mode 0600.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
+func Replace(path string, content []byte) error {
+	return ReplaceFile(OS{}, path, 0o600, content)
+}
+
+// ReplaceFile is [Replace] through fsys. The file has its mode before it has its
+// name. What a crash may leave besides it is called .NAME.RANDOM.tmp.
+func ReplaceFile(fsys FS, path string, mode fs.FileMode, content []byte) error {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()+".tmp")
+	if err := replaceVia(fsys, temp, path, mode, content); err != nil {
+		_ = fsys.Remove(temp)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if _, err := f.Write(content); err != nil {
+	return fsys.SyncDir(filepath.Dir(path))
+}
+
+func replaceVia(fsys FS, temp, path string, mode fs.FileMode, content []byte) error {
+	f, err := fsys.Create(temp)
+	if err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if err := os.Chmod(temp, mode); err != nil {
+		_ = f.Close()
 		return err
 	}
-	if err := f.Close(); err != nil {
+	if err := writeSync(f, content); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return OS{}.SyncDir(filepath.Dir(path))
+	return fsys.Replace(temp, path)
 }

@@ -63,10 +63,7 @@ func exchangeFile(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.Replace(path, content); err != nil {
-		return err
-	}
-	return os.Chmod(path, info.Mode().Perm())
+	return durable.ReplaceFile(durable.OS{}, path, info.Mode().Perm(), content)
 }
 
 // keptFiles returns the former files of a configuration, oldest first.

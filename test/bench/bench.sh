@@ -61,7 +61,7 @@ programs_table() {
 	local program
 	printf '\n%s\n' '--- other'
 	printf '%-48s %14s\n' 'start of the daemon to its first answer, ms' "$(show start 0.001 %.0f)"
-	for program in pgmoneta pgmoneta-cli pgmoneta-admin pgmoneta-wal; do
+	for program in pgmoneta pgmoneta-cli pgmoneta-admin pgmoneta-config pgmoneta-wal; do
 		printf '%-48s %14s\n' "size of $program, MB" "$(quotient "$(stat -c %s "$home/bin/$program")" 1e6 %.1f)"
 	done
 }

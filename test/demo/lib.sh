@@ -63,7 +63,7 @@ remove_home() {
 # install_programs: copies our programs to where the account can run them.
 install_programs() {
 	local program
-	for program in pgmoneta pgmoneta-cli pgmoneta-admin pgmoneta-wal; do
+	for program in pgmoneta pgmoneta-cli pgmoneta-admin pgmoneta-config pgmoneta-wal; do
 		[ -x "$root/bin/$program" ] || die "$root/bin/$program is missing; mend: make build"
 		install -m 755 "$root/bin/$program" "$home/bin/$program"
 	done
