@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -24,15 +25,16 @@ const trash = "tmp/" + repo.OwnerJob
 //  2. All of that is made durable.
 //  3. The backup's directory is renamed out of backup/, and then removed.
 func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
-	labels, err := r.labels(ctx)
+	children, err := r.Dependents(ctx, l)
 	if err != nil {
 		return err
 	}
-	for _, other := range labels {
-		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
-		if i, _ := r.info(ctx, other); other != l && i.parent == string(l) {
-			return &ChildError{l, other}
-		}
+	if len(children) > 0 {
+		return &ChildError{Server: r.server, Gone: []repo.Backup{r.backup(ctx, l)}, Children: children}
+	}
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return err
 	}
 	if err := durable.MkdirAll(r.fs, filepath.Join(r.dir, trash)); err != nil {
 		return err
@@ -48,6 +50,40 @@ func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
 		return err
 	}
 	return r.remove(l)
+}
+
+// Dependents implements [repo.Foreign].
+func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo.Backup, error) {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	children := map[repo.Label][]repo.Label{}
+	for _, l := range labels {
+		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
+		if i, _ := r.info(ctx, l); i.parent != "" {
+			children[repo.Label(i.parent)] = append(children[repo.Label(i.parent)], l)
+		}
+	}
+	seen := map[repo.Label]bool{}
+	for _, l := range gone {
+		seen[l] = true
+	}
+	var found []repo.Label
+	for next := slices.Clone(gone); len(next) > 0; next = next[1:] {
+		for _, child := range children[next[0]] {
+			if !seen[child] {
+				seen[child] = true
+				found, next = append(found, child), append(next, child)
+			}
+		}
+	}
+	slices.Sort(found)
+	list := make([]repo.Backup, len(found))
+	for i, l := range found {
+		list[i] = r.backup(ctx, l)
+	}
+	return list, context.Cause(ctx)
 }
 
 // sync makes all links durable, and with them the files that they keep: C pgmoneta

@@ -27,6 +27,10 @@ type Foreign interface {
 	// call, or a sweep, finishes the work.
 	Delete(ctx context.Context, label Label) error
 
+	// Dependents lists the backups that cannot be restored without one of labels and are
+	// not among them, oldest first. Delete refuses a backup that has any.
+	Dependents(ctx context.Context, labels ...Label) ([]Backup, error)
+
 	// WAL lists the WAL that it keeps outside of backups.
 	WAL(ctx context.Context) (ForeignWAL, error)
 

@@ -167,14 +167,15 @@ func TestParentsAndChildrenAreDeletedTogether(t *testing.T) {
 	}
 	h := r.home(t, s, "")
 	h.daemon()
+	together := "delete --force primary " + strings.Join(labels, " ")
 	for _, some := range [][]string{labels[:1], labels[:2], {labels[2], labels[0]}} {
 		out, err := h.command("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, some...)...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "delete that one first") {
+		if err == nil || !strings.Contains(string(out), "Error: 501\n") || !strings.Contains(string(out), ": pgmoneta-cli "+together+"\n") {
 			t.Errorf("delete %v: %v\n%s", some, err, out)
 		}
 	}
 	r.sound(t, labels[2])
-	h.run("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, labels...)...)
+	h.run("pgmoneta-cli", strings.Fields(together)...)
 	if left := listing(t, r.Path("backup")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
