@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -18,20 +19,73 @@ import (
 // crash leaves in it is removed by [repo.Repository.Sweep].
 const trash = "tmp/" + repo.OwnerJob
 
-// Delete implements [repo.Foreign]. It fails with a [*ChildError] while an incremental
-// backup needs this one.
+// Delete implements [repo.Foreign]. It fails with a [*ChildError], and has deleted nothing, while an
+// incremental backup that is to stay needs one of these. For each of them:
 //
 //  1. Every link of another backup into this one becomes a hard link to the file it leads to, each in one step.
 //  2. All of that is made durable.
 //  3. The backup's directory is renamed out of backup/, and then removed.
-func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
-	children, err := r.Dependents(ctx, l)
+func (r *Repository) Delete(ctx context.Context, gone ...repo.Label) error {
+	children, err := r.Dependents(ctx, gone...)
 	if err != nil {
 		return err
 	}
 	if len(children) > 0 {
-		return &ChildError{Server: r.server, Gone: []repo.Backup{r.backup(ctx, l)}, Children: children}
+		return &ChildError{Server: r.server, Gone: r.rows(ctx, gone), Children: children}
 	}
+	parents, err := r.parents(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range childrenFirst(parents, gone) {
+		if err := r.delete(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parents returns what each incremental backup is based on.
+func (r *Repository) parents(ctx context.Context) (map[repo.Label]repo.Label, error) {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parents := map[repo.Label]repo.Label{}
+	for _, l := range labels {
+		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
+		if i, _ := r.info(ctx, l); i.parent != "" {
+			parents[l] = repo.Label(i.parent)
+		}
+	}
+	return parents, context.Cause(ctx)
+}
+
+// childrenFirst orders backups so that none comes before one that needs it. Their labels alone do not
+// tell: they are local time, which runs twice through an hour in autumn.
+func childrenFirst(parents map[repo.Label]repo.Label, list []repo.Label) []repo.Label {
+	depth := map[repo.Label]int{}
+	for _, l := range list {
+		// Parents in a circle, which nobody but an editor makes, end at the number of all.
+		for p, ok := parents[l]; ok && depth[l] < len(parents); p, ok = parents[p] {
+			depth[l]++
+		}
+	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b repo.Label) int { return cmp.Or(depth[b]-depth[a], cmp.Compare(b, a)) })
+	return list
+}
+
+func (r *Repository) rows(ctx context.Context, labels []repo.Label) []repo.Backup {
+	list := make([]repo.Backup, len(labels))
+	for i, l := range labels {
+		list[i] = r.backup(ctx, l)
+	}
+	return list
+}
+
+// delete removes a backup that no other needs.
+func (r *Repository) delete(ctx context.Context, l repo.Label) error {
 	labels, err := r.labels(ctx)
 	if err != nil {
 		return err
@@ -54,16 +108,13 @@ func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
 
 // Dependents implements [repo.Foreign].
 func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo.Backup, error) {
-	labels, err := r.labels(ctx)
+	parents, err := r.parents(ctx)
 	if err != nil {
 		return nil, err
 	}
 	children := map[repo.Label][]repo.Label{}
-	for _, l := range labels {
-		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
-		if i, _ := r.info(ctx, l); i.parent != "" {
-			children[repo.Label(i.parent)] = append(children[repo.Label(i.parent)], l)
-		}
+	for child, parent := range parents {
+		children[parent] = append(children[parent], child)
 	}
 	seen := map[repo.Label]bool{}
 	for _, l := range gone {
@@ -79,11 +130,7 @@ func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo
 		}
 	}
 	slices.Sort(found)
-	list := make([]repo.Backup, len(found))
-	for i, l := range found {
-		list[i] = r.backup(ctx, l)
-	}
-	return list, context.Cause(ctx)
+	return r.rows(ctx, found), context.Cause(ctx)
 }
 
 // sync makes all links durable, and with them the files that they keep: C pgmoneta

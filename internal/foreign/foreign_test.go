@@ -541,6 +541,45 @@ func TestDependentsOfSeveral(t *testing.T) {
 	}
 }
 
+// Of two backups that were taken while the clocks went back the parent may have the later label.
+func TestChildrenAreDeletedFirst(t *testing.T) {
+	t.Parallel()
+	r, labels := chain(t, 4)
+	turned := strings.NewReplacer(string(labels[1]), string(labels[2]), string(labels[2]), string(labels[1]))
+	for _, l := range labels[1:] {
+		path := filepath.Join(r.dir, backupDir(l), infoName)
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte(turned.Replace(string(b))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap := filepath.Join(r.dir, "tmp", "swap")
+	one, two := filepath.Join(r.dir, backupDir(labels[1])), filepath.Join(r.dir, backupDir(labels[2]))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(swap), 0o700), os.Rename(one, swap), os.Rename(two, one), os.Rename(swap, two)); err != nil {
+		t.Fatal(err)
+	}
+	// The chain is now 1, 3, 2, 4. At each step all that are left have their parents.
+	var order []string
+	r.op = func(kind, name string) error {
+		if kind == "rename" {
+			order = append(order, filepath.Base(name))
+		}
+		return nil
+	}
+	if err := r.Delete(context.Background(), labels[2], labels[1]); !errors.As(err, new(*ChildError)) || order != nil {
+		t.Fatalf("without the newest: %v; deleted %v", err, order)
+	}
+	if err := r.Delete(context.Background(), labels...); err != nil {
+		t.Fatal(err)
+	}
+	if want := words([]repo.Label{labels[3], labels[1], labels[2], labels[0]}); strings.Join(order, " ") != want {
+		t.Errorf("deleted %v, want %s", order, want)
+	}
+}
+
 func TestCommandNamesEverything(t *testing.T) {
 	t.Parallel()
 	kept := repo.Backup{Label: "20260103000000", Keep: true, Summary: repo.Summary{Stored: math.MaxInt64}}

@@ -135,12 +135,11 @@ func (w *worker) deletable(ctx context.Context, list []repo.Backup) error {
 	return expire.Guard(ctx, w.expireOptions(), gone...)
 }
 
-// remove deletes, and collects once what is left behind. The youngest of C pgmoneta goes
-// first: it may need an older one. until is how long backups can be brought back, zero when they
-// cannot.
+// remove deletes, and collects once what is left behind. until is how long backups can be brought
+// back, zero when they cannot.
 func (w *worker) remove(ctx context.Context, d *deletion) (until time.Time, err error) {
-	for _, b := range slices.Backward(d.foreign) {
-		if err := w.repo.Foreign().Delete(ctx, b.Label); err != nil {
+	if len(d.foreign) > 0 {
+		if err := w.repo.Foreign().Delete(ctx, labels(d.foreign)...); err != nil {
 			return time.Time{}, err
 		}
 	}
