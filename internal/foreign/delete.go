@@ -33,7 +33,7 @@ func (r *Repository) Delete(ctx context.Context, gone ...repo.Label) error {
 	if len(children) > 0 {
 		return &ChildError{Server: r.server, Gone: r.rows(ctx, gone), Children: children}
 	}
-	parents, err := r.parents(ctx)
+	parents, err := r.parents(ctx, gone)
 	if err != nil {
 		return err
 	}
@@ -45,20 +45,42 @@ func (r *Repository) Delete(ctx context.Context, gone ...repo.Label) error {
 	return nil
 }
 
-// parents returns what each incremental backup is based on.
-func (r *Repository) parents(ctx context.Context) (map[repo.Label]repo.Label, error) {
+// parents returns what each incremental backup is based on. It fails when that cannot be read of one
+// that is to stay.
+func (r *Repository) parents(ctx context.Context, gone []repo.Label) (map[repo.Label]repo.Label, error) {
 	labels, err := r.labels(ctx)
 	if err != nil {
 		return nil, err
 	}
 	parents := map[repo.Label]repo.Label{}
 	for _, l := range labels {
-		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
-		if i, _ := r.info(ctx, l); i.parent != "" {
-			parents[l] = repo.Label(i.parent)
+		parent, err := r.parent(ctx, l)
+		if err != nil && !slices.Contains(gone, l) {
+			return nil, err
+		}
+		if parent != "" {
+			parents[l] = repo.Label(parent)
 		}
 	}
 	return parents, context.Cause(ctx)
+}
+
+// parent returns what a backup is based on, "" for nothing. That it cannot be restored as it is now, for
+// want of a master key perhaps, does not mean that it needs no parent.
+func (r *Repository) parent(ctx context.Context, l repo.Label) (string, error) {
+	i, err := r.info(ctx, l)
+	var unfinished *IncompleteError
+	if err == nil || i.parent != "" || errors.As(err, &unfinished) {
+		return i.parent, nil
+	}
+	label, err := r.small(backupDir(l)+"/"+dataName+"/"+labelName, labelLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // without it nobody restores the backup
+	}
+	if err != nil {
+		return "", err
+	}
+	return r.parentByPosition(label, l), nil
 }
 
 // childrenFirst orders backups so that none comes before one that needs it. Their labels alone do not
@@ -73,7 +95,7 @@ func childrenFirst(parents map[repo.Label]repo.Label, list []repo.Label) []repo.
 	}
 	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b repo.Label) int { return cmp.Or(depth[b]-depth[a], cmp.Compare(b, a)) })
-	return list
+	return slices.Compact(list)
 }
 
 func (r *Repository) rows(ctx context.Context, labels []repo.Label) []repo.Backup {
@@ -108,7 +130,7 @@ func (r *Repository) delete(ctx context.Context, l repo.Label) error {
 
 // Dependents implements [repo.Foreign].
 func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo.Backup, error) {
-	parents, err := r.parents(ctx)
+	parents, err := r.parents(ctx, gone)
 	if err != nil {
 		return nil, err
 	}

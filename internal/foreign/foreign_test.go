@@ -541,6 +541,38 @@ func TestDependentsOfSeveral(t *testing.T) {
 	}
 }
 
+// A backup.info that was cut off, of a backup that cannot be read without its master key, hides no parent.
+func TestParentIsKnownWithoutBackupInfo(t *testing.T) {
+	t.Parallel()
+	r, labels := chain(t, 2)
+	at := func(l repo.Label, name string) string { return filepath.Join(r.dir, backupDir(l), name) }
+	const start = "START WAL LOCATION: 0/%X000028 (file 00000001000000000000000%[1]X)\nCHECKPOINT LOCATION: 0/%[1]X000060\nSTART TIMELINE: 1\n"
+	err := errors.Join(os.Truncate(at(labels[1], infoName), 40),
+		os.WriteFile(at(labels[0], "data/backup_label"), fmt.Appendf(nil, start, 4), 0o600),
+		os.WriteFile(at(labels[1], "data/backup_label"), fmt.Appendf(nil, start+"INCREMENTAL FROM LSN: 0/4000028\nINCREMENTAL FROM TLI: 1\n", 6), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *ChildError
+	if err := r.Delete(context.Background(), labels[0]); !errors.As(err, &refused) || len(refused.Children) != 1 {
+		t.Fatalf("a backup.info that was cut off: %v", err)
+	}
+	// What cannot be read may be a child.
+	if err := errors.Join(os.Remove(at(labels[1], "data/backup_label")), os.Mkdir(at(labels[1], "data/backup_label"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var unread *FileError
+	if err := r.Delete(context.Background(), labels[0]); !errors.As(err, &unread) {
+		t.Errorf("a backup_label that cannot be read: %v", err)
+	}
+	if err := r.Delete(context.Background(), labels[0], labels[1], labels[1]); err != nil {
+		t.Errorf("together: %v", err)
+	}
+	if left, err := r.labels(context.Background()); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // Of two backups that were taken while the clocks went back the parent may have the later label.
 func TestChildrenAreDeletedFirst(t *testing.T) {
 	t.Parallel()
