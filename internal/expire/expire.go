@@ -132,14 +132,12 @@ func (o Options) deleteBackups(ctx context.Context, f *finder, result *Result) e
 			return err
 		}
 	}
-	// The youngest first: it may need an older one.
-	for _, l := range slices.Backward(gone) {
-		if !f.foreign[l] {
-			continue
-		}
-		if err := o.Repo.Foreign().Delete(ctx, l); err != nil {
-			return fmt.Errorf("server %q: delete backup %s: %w", o.Repo.Server(), l, err)
-		}
+	theirs := slices.DeleteFunc(gone, func(l repo.Label) bool { return !f.foreign[l] })
+	if len(theirs) == 0 {
+		return nil
+	}
+	if err := o.Repo.Foreign().Delete(ctx, theirs...); err != nil {
+		return fmt.Errorf("server %q: delete backups of C pgmoneta: %w", o.Repo.Server(), err)
 	}
 	return nil
 }

@@ -1,12 +1,14 @@
 package foreign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
@@ -17,22 +19,98 @@ import (
 // crash leaves in it is removed by [repo.Repository.Sweep].
 const trash = "tmp/" + repo.OwnerJob
 
-// Delete implements [repo.Foreign]. It fails with a [*ChildError] while an incremental
-// backup needs this one.
+// Delete implements [repo.Foreign]. It fails with a [*ChildError], and has deleted nothing, while an
+// incremental backup that is to stay needs one of these. For each of them:
 //
 //  1. Every link of another backup into this one becomes a hard link to the file it leads to, each in one step.
 //  2. All of that is made durable.
 //  3. The backup's directory is renamed out of backup/, and then removed.
-func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
-	labels, err := r.labels(ctx)
+func (r *Repository) Delete(ctx context.Context, gone ...repo.Label) error {
+	children, err := r.Dependents(ctx, gone...)
 	if err != nil {
 		return err
 	}
-	for _, other := range labels {
-		// An error is one of that backup, and its parent is known nevertheless if anybody knows it.
-		if i, _ := r.info(ctx, other); other != l && i.parent == string(l) {
-			return &ChildError{l, other}
+	if len(children) > 0 {
+		return &ChildError{Server: r.server, Gone: r.rows(ctx, gone), Children: children}
+	}
+	parents, err := r.parents(ctx, gone)
+	if err != nil {
+		return err
+	}
+	for _, l := range childrenFirst(parents, gone) {
+		if err := r.delete(ctx, l); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// parents returns what each incremental backup is based on. It fails when that cannot be read of one
+// that is to stay.
+func (r *Repository) parents(ctx context.Context, gone []repo.Label) (map[repo.Label]repo.Label, error) {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parents := map[repo.Label]repo.Label{}
+	for _, l := range labels {
+		parent, err := r.parent(ctx, l)
+		if err != nil && !slices.Contains(gone, l) {
+			return nil, err
+		}
+		if parent != "" {
+			parents[l] = repo.Label(parent)
+		}
+	}
+	return parents, context.Cause(ctx)
+}
+
+// parent returns what a backup is based on, "" for nothing. That it cannot be restored as it is now, for
+// want of a master key perhaps, does not mean that it needs no parent.
+func (r *Repository) parent(ctx context.Context, l repo.Label) (string, error) {
+	i, err := r.info(ctx, l)
+	var unfinished *IncompleteError
+	if err == nil || i.parent != "" || errors.As(err, &unfinished) {
+		return i.parent, nil
+	}
+	label, err := r.small(backupDir(l)+"/"+dataName+"/"+labelName, labelLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // without it nobody restores the backup
+	}
+	if err != nil {
+		return "", err
+	}
+	return r.parentByPosition(label, l), nil
+}
+
+// childrenFirst orders backups so that none comes before one that needs it. Their labels alone do not
+// tell: they are local time, which runs twice through an hour in autumn.
+func childrenFirst(parents map[repo.Label]repo.Label, list []repo.Label) []repo.Label {
+	depth := map[repo.Label]int{}
+	for _, l := range list {
+		// Parents in a circle, which nobody but an editor makes, end at the number of all.
+		for p, ok := parents[l]; ok && depth[l] < len(parents); p, ok = parents[p] {
+			depth[l]++
+		}
+	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b repo.Label) int { return cmp.Or(depth[b]-depth[a], cmp.Compare(b, a)) })
+	return slices.Compact(list)
+}
+
+func (r *Repository) rows(ctx context.Context, labels []repo.Label) []repo.Backup {
+	list := make([]repo.Backup, len(labels))
+	for i, l := range labels {
+		list[i] = r.backup(ctx, l)
+	}
+	return list
+}
+
+// delete removes a backup that no other needs.
+func (r *Repository) delete(ctx context.Context, l repo.Label) error {
+	labels, err := r.labels(ctx)
+	if err != nil {
+		return err
 	}
 	if err := durable.MkdirAll(r.fs, filepath.Join(r.dir, trash)); err != nil {
 		return err
@@ -48,6 +126,33 @@ func (r *Repository) Delete(ctx context.Context, l repo.Label) error {
 		return err
 	}
 	return r.remove(l)
+}
+
+// Dependents implements [repo.Foreign].
+func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo.Backup, error) {
+	parents, err := r.parents(ctx, gone)
+	if err != nil {
+		return nil, err
+	}
+	children := map[repo.Label][]repo.Label{}
+	for child, parent := range parents {
+		children[parent] = append(children[parent], child)
+	}
+	seen := map[repo.Label]bool{}
+	for _, l := range gone {
+		seen[l] = true
+	}
+	var found []repo.Label
+	for next := slices.Clone(gone); len(next) > 0; next = next[1:] {
+		for _, child := range children[next[0]] {
+			if !seen[child] {
+				seen[child] = true
+				found, next = append(found, child), append(next, child)
+			}
+		}
+	}
+	slices.Sort(found)
+	return r.rows(ctx, found), context.Cause(ctx)
 }
 
 // sync makes all links durable, and with them the files that they keep: C pgmoneta

@@ -41,6 +41,8 @@
 // segment must have the right size, and what .gz, .zstd, .bz2 and .aes protect is checked. An .lz4
 // has no end and no checksum; it is its size alone that shows a truncation.
 //
-// A backup with incremental children is not deleted: the children first. What remains of a rollup that
-// C pgmoneta did not finish (.tmp_<label>) is left alone.
+// A backup with incremental children is not deleted, nor merged into them as C pgmoneta does: the children first.
+// PostgreSQL's manifest has the checksums of an incremental backup's INCREMENTAL files and not of what they are
+// a part of, so that nothing recorded could prove a merged file before the only originals go. What
+// remains of a rollup that C pgmoneta did not finish (.tmp_<label>) is left alone.
 package foreign

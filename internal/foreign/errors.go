@@ -3,6 +3,9 @@ package foreign
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
@@ -72,12 +75,62 @@ func (e *ChainError) Error() string {
 
 func (e *ChainError) Unwrap() error { return e.Err }
 
-// A ChildError refuses to delete a backup that incremental ones need.
+// A ChildError refuses to delete backups without the incremental ones that need them.
 type ChildError struct {
-	Label repo.Label
-	Child repo.Label
+	Server   string
+	Gone     []repo.Backup // of C pgmoneta, that were to be deleted
+	Children []repo.Backup // that need one of them, and each other, oldest first
+	Also     []repo.Label  // that were to be deleted with them
+	Force    bool          // they were to be deleted by force
 }
 
 func (e *ChildError) Error() string {
-	return fmt.Sprintf("backup %s of C pgmoneta is the parent of incremental backup %s: delete that one first", e.Label, e.Child)
+	parents, noun, need := "backup "+join(e.Gone), "backup", "needs"
+	if len(e.Gone) > 1 {
+		parents = "one of " + join(e.Gone)
+	}
+	if len(e.Children) > 1 {
+		noun, need = "backups", "need"
+	}
+	return fmt.Sprintf("incremental %s %s of C pgmoneta %s %s: nothing was deleted. They are recorded to take %d MiB together; to delete them all: %s",
+		noun, join(e.Children), need, parents, e.mebibytes(), e.Command())
+}
+
+// Command returns the command that deletes what was to be deleted and what needs it, by force
+// where one of them has the keep flag.
+func (e *ChildError) Command() string {
+	all := slices.Clone(e.Also)
+	force := e.Force
+	for _, b := range slices.Concat(e.Gone, e.Children) {
+		all = append(all, b.Label)
+		force = force || b.Keep
+	}
+	slices.Sort(all)
+	words := []string{"pgmoneta-cli", "delete"}
+	if force {
+		words = append(words, "--force")
+	}
+	words = append(words, e.Server)
+	for _, l := range slices.Compact(all) {
+		words = append(words, string(l))
+	}
+	return strings.Join(words, " ")
+}
+
+// mebibytes returns what C pgmoneta recorded as the size of the backups, rounded up. Files that other backups
+// share with them are in it and stay.
+func (e *ChildError) mebibytes() int64 {
+	bytes := int64(0)
+	for _, b := range slices.Concat(e.Gone, e.Children) {
+		bytes += min(b.Summary.Stored, math.MaxInt64-bytes-1<<20)
+	}
+	return (bytes + 1<<20 - 1) >> 20
+}
+
+func join(list []repo.Backup) string {
+	labels := make([]string, len(list))
+	for i, b := range list {
+		labels[i] = string(b.Label)
+	}
+	return strings.Join(labels, ", ")
 }

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -428,15 +430,208 @@ func TestDeleteInterruptedAnywhereHurtsNobody(t *testing.T) {
 	}
 }
 
-func TestDeleteRefusesParents(t *testing.T) {
+// chain makes what decides about deletions of a full backup and of incremental ones, each on the one before.
+func chain(t *testing.T, length int) (*Repository, []repo.Label) {
+	t.Helper()
 	r := fixture(t)
-	child := strings.NewReplacer("20261121123700", "20260103000000", "TYPE=0\nPARENT=", "TYPE=1\nPARENT=20260102000000").Replace(sample)
-	if err := os.WriteFile(filepath.Join(r.dir, "backup/20260103000000/backup.info"), []byte(child), 0o600); err != nil {
+	if err := os.RemoveAll(filepath.Join(r.dir, "backup")); err != nil {
+		t.Fatal(err)
+	}
+	labels := make([]repo.Label, length)
+	kind := "TYPE=0\nPARENT="
+	for i := range labels {
+		labels[i] = repo.Label(fmt.Sprintf("202602%02d000000", i+1))
+		dir := filepath.Join(r.dir, backupDir(labels[i]))
+		text := strings.NewReplacer("20261121123700", string(labels[i]), "TYPE=0\nPARENT=", kind, "KEEP=1", "KEEP=0").Replace(sample)
+		err := errors.Join(os.MkdirAll(filepath.Join(dir, "data"), 0o700),
+			os.WriteFile(filepath.Join(dir, infoName), []byte(text), 0o600), os.WriteFile(filepath.Join(dir, sumsName), nil, 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind = "TYPE=1\nPARENT=" + string(labels[i])
+	}
+	return r, labels
+}
+
+func words(list []repo.Label) string {
+	text := make([]string, len(list))
+	for i, l := range list {
+		text[i] = string(l)
+	}
+	return strings.Join(text, " ")
+}
+
+// The refusal says what deletes a chain from the refused backup on; the newest of it goes alone.
+func TestDeleteRefusesParents(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int{2, 3, 19} {
+		for _, at := range []int{0, length / 2, length - 1} {
+			r, labels := chain(t, length)
+			touched := false
+			r.op = func(string, string) error { touched = true; return nil }
+			err := r.Delete(context.Background(), labels[at])
+			if at == length-1 {
+				if list, lerr := r.labels(context.Background()); err != nil || lerr != nil || !slices.Equal(list, labels[:at]) {
+					t.Errorf("the newest of %d: %v, %v; left %v", length, err, lerr, list)
+				}
+				continue
+			}
+			var refused *ChildError
+			if !errors.As(err, &refused) || touched {
+				t.Fatalf("number %d of %d: %v, touched %v", at, length, err, touched)
+			}
+			if got, want := refused.Command(), "pgmoneta-cli delete primary "+words(labels[at:]); got != want {
+				t.Errorf("command %q, want %q", got, want)
+			}
+			mebibytes := fmt.Sprintf("to take %d MiB together", (26185728*int64(length-at)+1<<20-1)>>20)
+			for _, part := range []string{strings.ReplaceAll(words(labels[at+1:]), " ", ", ") + " of C pgmoneta need", "backup " + string(labels[at]) + ": nothing was deleted", mebibytes} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+		}
+	}
+}
+
+func TestDependentsOfSeveral(t *testing.T) {
+	t.Parallel()
+	r, labels := chain(t, 5)
+	// Somebody marked the third as not valid, and the fourth was never finished.
+	for _, l := range labels[2:4] {
+		path := filepath.Join(r.dir, backupDir(l), infoName)
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte(strings.Replace(string(b), "STATUS=1", "STATUS=0", 1)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(r.dir, backupDir(labels[3]), sumsName)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ gone, want []repo.Label }{
+		{nil, nil},
+		{labels, nil},
+		{labels[4:], nil},
+		{labels[2:3], labels[3:]},
+		{[]repo.Label{labels[3], labels[0]}, []repo.Label{labels[1], labels[2], labels[4]}},
+		{[]repo.Label{"20200101000000"}, nil},
+	} {
+		list, err := r.Dependents(context.Background(), tt.gone...)
+		got := make([]repo.Label, len(list))
+		for i, b := range list {
+			got[i] = b.Label
+		}
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("dependents of %v: %v, %v; want %v", tt.gone, got, err, tt.want)
+		}
+	}
+	// Parents in a circle, which nobody but an editor makes, end the search too.
+	path := filepath.Join(r.dir, backupDir(labels[0]), infoName)
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, []byte(strings.Replace(string(b), "TYPE=0\nPARENT=", "TYPE=1\nPARENT="+string(labels[4]), 1)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := r.Dependents(context.Background(), labels[2]); err != nil || len(list) != 4 {
+		t.Errorf("in a circle: %d, %v", len(list), err)
+	}
+}
+
+// A backup.info that was cut off, of a backup that cannot be read without its master key, hides no parent.
+func TestParentIsKnownWithoutBackupInfo(t *testing.T) {
+	t.Parallel()
+	r, labels := chain(t, 2)
+	at := func(l repo.Label, name string) string { return filepath.Join(r.dir, backupDir(l), name) }
+	const start = "START WAL LOCATION: 0/%X000028 (file 00000001000000000000000%[1]X)\nCHECKPOINT LOCATION: 0/%[1]X000060\nSTART TIMELINE: 1\n"
+	err := errors.Join(os.Truncate(at(labels[1], infoName), 40),
+		os.WriteFile(at(labels[0], "data/backup_label"), fmt.Appendf(nil, start, 4), 0o600),
+		os.WriteFile(at(labels[1], "data/backup_label"), fmt.Appendf(nil, start+"INCREMENTAL FROM LSN: 0/4000028\nINCREMENTAL FROM TLI: 1\n", 6), 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
 	var refused *ChildError
-	if err := r.Delete(context.Background(), "20260102000000"); !errors.As(err, &refused) || refused.Child != "20260103000000" {
-		t.Errorf("error %v", err)
+	if err := r.Delete(context.Background(), labels[0]); !errors.As(err, &refused) || len(refused.Children) != 1 {
+		t.Fatalf("a backup.info that was cut off: %v", err)
+	}
+	// What cannot be read may be a child.
+	if err := errors.Join(os.Remove(at(labels[1], "data/backup_label")), os.Mkdir(at(labels[1], "data/backup_label"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var unread *FileError
+	if err := r.Delete(context.Background(), labels[0]); !errors.As(err, &unread) {
+		t.Errorf("a backup_label that cannot be read: %v", err)
+	}
+	if err := r.Delete(context.Background(), labels[0], labels[1], labels[1]); err != nil {
+		t.Errorf("together: %v", err)
+	}
+	if left, err := r.labels(context.Background()); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// Of two backups that were taken while the clocks went back the parent may have the later label.
+func TestChildrenAreDeletedFirst(t *testing.T) {
+	t.Parallel()
+	r, labels := chain(t, 4)
+	turned := strings.NewReplacer(string(labels[1]), string(labels[2]), string(labels[2]), string(labels[1]))
+	for _, l := range labels[1:] {
+		path := filepath.Join(r.dir, backupDir(l), infoName)
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte(turned.Replace(string(b))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap := filepath.Join(r.dir, "tmp", "swap")
+	one, two := filepath.Join(r.dir, backupDir(labels[1])), filepath.Join(r.dir, backupDir(labels[2]))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(swap), 0o700), os.Rename(one, swap), os.Rename(two, one), os.Rename(swap, two)); err != nil {
+		t.Fatal(err)
+	}
+	// The chain is now 1, 3, 2, 4. At each step all that are left have their parents.
+	var order []string
+	r.op = func(kind, name string) error {
+		if kind == "rename" {
+			order = append(order, filepath.Base(name))
+		}
+		return nil
+	}
+	if err := r.Delete(context.Background(), labels[2], labels[1]); !errors.As(err, new(*ChildError)) || order != nil {
+		t.Fatalf("without the newest: %v; deleted %v", err, order)
+	}
+	if err := r.Delete(context.Background(), labels...); err != nil {
+		t.Fatal(err)
+	}
+	if want := words([]repo.Label{labels[3], labels[1], labels[2], labels[0]}); strings.Join(order, " ") != want {
+		t.Errorf("deleted %v, want %s", order, want)
+	}
+}
+
+func TestCommandNamesEverything(t *testing.T) {
+	t.Parallel()
+	kept := repo.Backup{Label: "20260103000000", Keep: true, Summary: repo.Summary{Stored: math.MaxInt64}}
+	e := &ChildError{
+		Server: "primary", Gone: []repo.Backup{{Label: "20260102000000", Summary: repo.Summary{Stored: math.MaxInt64}}, {Label: "20260101000000"}},
+		Children: []repo.Backup{kept}, Also: []repo.Label{"20260104000000"},
+	}
+	want := "pgmoneta-cli delete --force primary 20260101000000 20260102000000 20260103000000 20260104000000"
+	if got := e.Command(); got != want || !strings.Contains(e.Error(), "needs one of 20260102000000, 20260101000000: ") {
+		t.Errorf("%q of %q", got, e)
+	}
+	if n := e.mebibytes(); n < 1<<42 {
+		t.Errorf("%d MiB", n)
+	}
+	e.Children[0].Keep = false
+	if strings.Contains(e.Command(), "--force") {
+		t.Error(e.Command())
+	}
+	if e.Force = true; !strings.Contains(e.Command(), "--force") {
+		t.Error(e.Command())
 	}
 }
 

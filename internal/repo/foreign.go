@@ -22,10 +22,15 @@ type Foreign interface {
 	// Open opens the data of a backup. It fails when the backup cannot be restored.
 	Open(ctx context.Context, label Label) (Tree, error)
 
-	// Delete removes a backup and hurts no other one: what others share with it stays
-	// theirs. After a crash at any moment every other backup is whole, and repeating the
-	// call, or a sweep, finishes the work.
-	Delete(ctx context.Context, label Label) error
+	// Delete removes backups, each after those of them that need it, and hurts no other one: what
+	// others share with them stays theirs. It refuses, before it removes anything, when they have
+	// Dependents. After a crash at any moment every backup that is still listed is whole, and
+	// repeating the call for what is left, or a sweep, finishes the work.
+	Delete(ctx context.Context, labels ...Label) error
+
+	// Dependents lists the backups that cannot be restored without one of labels and are
+	// not among them, oldest first.
+	Dependents(ctx context.Context, labels ...Label) ([]Backup, error)
 
 	// WAL lists the WAL that it keeps outside of backups.
 	WAL(ctx context.Context) (ForeignWAL, error)

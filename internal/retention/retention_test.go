@@ -191,6 +191,21 @@ func TestWhatIsNotUnderstoodStays(t *testing.T) {
 	if p := Decide(Catalogue{Backups: list}, Policy{Days: 7}, now); !p.Decisions[2].Keep {
 		t.Error("the base of a backup goes that needs it")
 	}
+	// Taken while the clocks went back: the later label is the parent's.
+	newest := len(list) - 1
+	for i := range list {
+		list[i].Foreign, list[i].Base = true, ""
+	}
+	list[newest].Base, list[1].Base, list[2].Base = list[1].Label, list[2].Label, list[0].Label
+	p = Decide(Catalogue{Backups: list}, Policy{Days: 1}, now)
+	if p.Decisions[5].Keep {
+		t.Error("what nothing needs stays")
+	}
+	for _, i := range []int{0, 1, 2, newest} {
+		if !p.Decisions[i].Keep {
+			t.Errorf("of a chain that is needed number %d goes", i)
+		}
+	}
 }
 
 // A world is a server whose past is known.

@@ -115,15 +115,20 @@ func isWindow(reason string) bool { return strings.HasPrefix(reason, windowRule)
 // begin is the beginning of the window.
 func (d *decider) begin() time.Time { return d.now.Add(-d.Window) }
 
-// bases keeps the bases of foreign backups, which need them.
+// bases keeps the bases of foreign backups, which need them. One may have a later label than what
+// needs it: those are local time.
 func (d *decider) bases() {
-	needed := map[repo.Label]repo.Label{}
+	bases, seen := map[repo.Label]Backup{}, map[repo.Label]bool{}
+	for _, b := range d.Backups {
+		bases[b.Label] = b
+	}
 	for _, b := range slices.Backward(d.Backups) {
-		if by, ok := needed[b.Label]; ok {
-			d.keep(b, "backup %s needs it", by)
-		}
-		if b.Foreign && b.Base != "" && d.stays(b) {
-			needed[b.Base] = b.Label
+		for ok := d.stays(b); ok && b.Foreign && b.Base != "" && !seen[b.Base]; {
+			by := b.Label
+			seen[b.Base] = true
+			if b, ok = bases[b.Base]; ok {
+				d.keep(b, "backup %s needs it", by)
+			}
 		}
 	}
 }

@@ -22,6 +22,9 @@ func (w *worker) deleteBackups(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
+	if err := w.whole(ctx, d); err != nil {
+		return job.Result{}, err
+	}
 	if err := w.deletable(ctx, slices.Concat(d.foreign, d.own)); err != nil {
 		return job.Result{}, err
 	}
@@ -97,21 +100,27 @@ func labels(list []repo.Backup) []repo.Label {
 	return labels
 }
 
-// deletable returns an error when one of the backups is not to be deleted.
-func (w *worker) deletable(ctx context.Context, list []repo.Backup) error {
-	all, err := w.repo.Backups(ctx)
-	if err != nil {
+// whole returns an error when a backup of C pgmoneta would stay without one that it needs.
+func (w *worker) whole(ctx context.Context, d *deletion) error {
+	if len(d.foreign) == 0 {
+		return nil
+	}
+	children, err := w.repo.Foreign().Dependents(ctx, labels(d.foreign)...)
+	if err != nil || len(children) == 0 {
 		return err
 	}
-	gone := labels(list)
-	for _, o := range all {
-		if base := o.Summary.Base; o.Foreign && base != "" && slices.Contains(gone, base) && !slices.Contains(gone, o.Label) {
-			return &foreign.ChildError{Label: base, Child: o.Label}
-		}
+	return &foreign.ChildError{
+		Server: w.Server, Gone: d.foreign, Children: children,
+		Also: slices.Concat(labels(d.own), d.trashed), Force: w.Job.Force,
 	}
+}
+
+// deletable returns an error when one of the backups is not to be deleted.
+func (w *worker) deletable(ctx context.Context, list []repo.Backup) error {
 	if w.Job.Force {
 		return nil
 	}
+	gone := labels(list)
 	for _, b := range list {
 		keep, err := b.Keep, error(nil)
 		if !b.Foreign {
@@ -126,12 +135,11 @@ func (w *worker) deletable(ctx context.Context, list []repo.Backup) error {
 	return expire.Guard(ctx, w.expireOptions(), gone...)
 }
 
-// remove deletes, and collects once what is left behind. The youngest of C pgmoneta goes
-// first: it may need an older one. until is how long backups can be brought back, zero when they
-// cannot.
+// remove deletes, and collects once what is left behind. until is how long backups can be brought
+// back, zero when they cannot.
 func (w *worker) remove(ctx context.Context, d *deletion) (until time.Time, err error) {
-	for _, b := range slices.Backward(d.foreign) {
-		if err := w.repo.Foreign().Delete(ctx, b.Label); err != nil {
+	if len(d.foreign) > 0 {
+		if err := w.repo.Foreign().Delete(ctx, labels(d.foreign)...); err != nil {
 			return time.Time{}, err
 		}
 	}

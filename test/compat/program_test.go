@@ -167,17 +167,73 @@ func TestParentsAndChildrenAreDeletedTogether(t *testing.T) {
 	}
 	h := r.home(t, s, "")
 	h.daemon()
+	together := "delete --force primary " + strings.Join(labels, " ")
 	for _, some := range [][]string{labels[:1], labels[:2], {labels[2], labels[0]}} {
 		out, err := h.command("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, some...)...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "delete that one first") {
+		if err == nil || !strings.Contains(string(out), "Error: 501\n") || !strings.Contains(string(out), ": pgmoneta-cli "+together+"\n") {
 			t.Errorf("delete %v: %v\n%s", some, err, out)
 		}
 	}
 	r.sound(t, labels[2])
-	h.run("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, labels...)...)
+	h.run("pgmoneta-cli", strings.Fields(together)...)
 	if left := listing(t, r.Path("backup")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// An archive of what C pgmoneta left is made without a daemon, with its tablespaces, its chain of
+// incremental backups and the WAL beside it. Nothing in the repository is changed by that.
+func TestOfflineArchiveOfWhatCPgmonetaLeft(t *testing.T) {
+	t.Parallel()
+	major := pgtest.Newest(t)
+	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: settings(major)})
+	s.Tablespace(t, "fast")
+	s.Exec(t, "CREATE TABLE here AS SELECT n FROM generate_series(1, 1000) n")
+	s.Exec(t, "CREATE TABLE there TABLESPACE fast AS SELECT n FROM generate_series(1, 1000) n")
+	r, how, label := New(t, base(t), "primary"), Storage{"lz4", 192}, "20261121090000"
+	first := s.QueryString(t, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+	r.Backup(t, s, label, "", how)
+	if major >= 17 {
+		s.Exec(t, "UPDATE there SET n = n + 1 WHERE n % 100 = 0")
+		r.Backup(t, s, "20261121100000", label, how)
+		r.Link(t, "20261121100000", label, how)
+		label = "20261121100000"
+	}
+	s.Exec(t, "CREATE TABLE later AS SELECT n FROM generate_series(1, 1000) n")
+	s.SwitchWAL(t)
+	r.Archive(t, s, first, how)
+	h := r.home(t, s, "compression = none")
+	files := func() []string { return slices.Concat(listing(t, r.Path("backup")), listing(t, r.Path("wal"))) }
+	before := files()
+	cmd := h.command("pgmoneta-cli", "archive", "--offline", "--plain", "primary", label, "latest", "-")
+	var tar, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &tar, &complaints
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, complaints.Bytes())
+	}
+	if after := files(); !slices.Equal(before, after) {
+		t.Errorf("there are now %d files, before %d", len(after), len(before))
+	}
+	into := base(t)
+	unpack := pgtest.Command(t, into, "/usr/bin/tar", "-x", "-f", "-", "-C", into)
+	unpack.Stdin = &tar
+	if out, err := unpack.CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	pgtest.EqualContent(t, s, pgtest.OpenDir(t, major, filepath.Join(into, "primary-"+label), pgtest.Options{}))
+	out, err := h.command("pgmoneta-cli", "archive", "--offline", "primary", label, "lsn=FF/0", "-").Output()
+	if err == nil || len(out) > 0 {
+		t.Errorf("to a position beyond its WAL: %v, %d bytes", err, len(out))
+	}
+}
+
+// settings keeps WAL and, where there are incremental backups, what they need.
+func settings(major int) map[string]string {
+	m := map[string]string{"wal_keep_size": "64MB", "autovacuum": "off"}
+	if major >= 17 {
+		m["summarize_wal"] = "on"
+	}
+	return m
 }
 
 func listing(t testing.TB, dir string) (names []string) {
