@@ -103,7 +103,7 @@ our_backup() {
 forget_ours() {
 	local label
 	for label in "$home/repo/$server/backup"/*; do
-		[ ! -e "$label" ] || cli delete "$server" "${label##*/}" >"$home/log/delete.out" 2>&1 || die "delete: $(tail -n 5 "$home/log/delete.out")"
+		[ ! -e "$label" ] || cli delete --force "$server" "${label##*/}" >"$home/log/delete.out" 2>&1 || die "delete: $(tail -n 5 "$home/log/delete.out")"
 	done
 	[ -z "$(find "$home/repo/$server/pack" -type f 2>/dev/null | head -n 1)" ] || die "packs are left after the last backup was deleted"
 }
