@@ -281,3 +281,10 @@ func SyncFS(path string) error {
 	err = osFile{d}.control(unix.Syncfs)
 	return wrapPath("syncfs", path, errors.Join(err, d.Close()))
 }
+
+// StartWriteback asks the kernel to begin writing what a file has in memory, and does not
+// wait for it: the barrier that comes later, [SyncFS], then finds less to do. Nothing is
+// durable by it, and a file system that cannot is no error.
+func StartWriteback(f *os.File) {
+	_ = osFile{f}.control(func(fd int) error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) })
+}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
@@ -32,6 +33,8 @@ type file struct {
 	// sum is for a file whose checksum the manifest does not know, else nil.
 	sum   *checksum
 	place int // in files.sums
+
+	dirty atomic.Int64 // bytes written since the kernel was last asked to write them to disk
 
 	mu    sync.Mutex
 	f     *os.File // nil until the first piece
@@ -326,6 +329,10 @@ func (w *files) pieces(ctx context.Context, t *task, plain []byte, c *comparer) 
 	return nil
 }
 
+// writebackEvery is how many bytes of a file the kernel is asked to write at once, while
+// others are decoded. Left to itself it would begin with a tenth of the memory full.
+const writebackEvery = 16 << 20
+
 // piece writes one piece, unless the file has it already.
 func (w *files) piece(p piece, plain []byte, c *comparer) error {
 	switch {
@@ -356,6 +363,10 @@ func (w *files) piece(p piece, plain []byte, c *comparer) error {
 	}
 	_, err := p.of.f.WriteAt(want, p.offset)
 	atomic.AddInt64(&w.stats.Written, p.length)
+	if p.of.dirty.Add(p.length) >= writebackEvery {
+		p.of.dirty.Store(0)
+		durable.StartWriteback(p.of.f)
+	}
 	p.of.wrote(p.offset, want)
 	return err
 }
