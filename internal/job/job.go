@@ -47,6 +47,8 @@ const (
 	PlanRetention Kind = "retentionplan"
 	// Usage finds out what the backups take, beside any other job.
 	Usage Kind = "usage"
+	// Compact writes packs that are mostly dead again, within a budget.
+	Compact Kind = "compact"
 )
 
 // Beside reports whether a job runs beside others, because it needs no lock.
@@ -57,7 +59,7 @@ func (k Kind) Quiet() bool { return k == PlanRetention || k == Usage }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage, Compact}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -240,6 +242,7 @@ type Result struct {
 
 	Verification *repo.Verification // verify
 	Retention    *RetentionReport
+	Freed        int64 // compact: stored bytes
 }
 
 // A File is a row of a verification.

@@ -41,6 +41,7 @@ type Usage struct {
 	Stored  int64 // packs and manifests
 	Shared  int64 // of frames that more than one backup uses
 	Dead    int64 // of frames, and whole packs, that none uses
+	Sparse  int64 // of Dead, what lies in packs of which that is [MostlyDead] or more
 	Frames  int64
 }
 
@@ -351,14 +352,20 @@ func (c *survey) weigh(p *surveyPack) {
 		r.Dead += p.size
 		return
 	}
+	var all, dead int64
 	for i, stored := range p.stored {
+		all += int64(stored)
 		switch use := p.use[i]; {
 		case use == 0:
-			r.Dead += int64(stored)
+			dead += int64(stored)
 		case use&1 != 0:
 			r.Shared += int64(stored)
 		default:
 			r.Backups[use>>1-1].Alone += int64(stored)
 		}
+	}
+	r.Dead += dead
+	if dead > 0 && float64(dead) >= MostlyDead*float64(all) {
+		r.Sparse += dead
 	}
 }

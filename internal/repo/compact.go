@@ -86,6 +86,10 @@ func (r *Repository) dropSuperseded(ctx context.Context) error {
 	return nil
 }
 
+// MostlyDead is the share of a pack's bytes that is dead when it is worth writing again: what
+// that frees is at least what it costs.
+const MostlyDead = 0.5
+
 // CompactOptions tell which packs to compact.
 type CompactOptions struct {
 	// Packs to look at, as [Repository.PacksOf] returns them.
@@ -103,6 +107,12 @@ type Compaction struct {
 	Copied  int64
 	Freed   int64
 	Waiting int // packs for which the budget was too small
+}
+
+// Packs returns the packs that any backup refers to, those in the trash included.
+func (r *Repository) Packs(ctx context.Context) ([]string, error) {
+	labels, err := r.labels(ctx)
+	return r.PacksOf(ctx, labels...), err
 }
 
 // PacksOf returns the packs that the backups refer to. A manifest that cannot be read

@@ -116,9 +116,14 @@ func TestForecastInWords(t *testing.T) {
 
 func TestSignatureChangesWithTheBackups(t *testing.T) {
 	t.Parallel()
+	var v server
 	a, b := []repo.Backup{{Label: "1"}, {Label: "2"}}, []repo.Backup{{Label: "1"}}
-	if signature(a) == signature(b) || signature(nil) == signature(b) || !strings.Contains(signature(a), "2") {
+	if v.signature(a) == v.signature(b) || v.signature(nil) == v.signature(b) || !strings.Contains(v.signature(a), "2") {
 		t.Error("two lists have the same signature")
+	}
+	before := v.signature(a)
+	if v.freed.Add(1); v.signature(a) == before {
+		t.Error("the signature is the same after a job that freed space")
 	}
 }
 

@@ -90,6 +90,9 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	if kind != job.Usage { // which follows a change of the catalog
 		v.catalogChanged()
 	}
+	if kind == job.Delete || kind == job.Retention || result.Freed > 0 {
+		v.freed.Add(1)
+	}
 	if result.Repo != nil {
 		v.usage.Store(&usage{result.Repo.Usage, began})
 	}

@@ -46,6 +46,7 @@ type server struct {
 	rehearsed atomic.Pointer[rehearsed] // the last rehearsal, nil for none
 	verified  atomic.Pointer[verified]  // the last verification, nil for none
 	usage     atomic.Pointer[usage]     // what the backups take, nil while not known
+	freed     atomic.Uint64             // jobs that may have changed that
 
 	unreadable atomic.Bool                        // the catalog could not be read the last time
 	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline

@@ -99,6 +99,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.rehearse(ctx)
 	case job.Retention:
 		return w.retention(ctx)
+	case job.Compact:
+		return w.compactAll(ctx)
 	}
 	return job.Result{}, fmt.Errorf("unknown job %q", w.Kind)
 }
@@ -164,21 +166,33 @@ func streaming(server *shmem.Server) (bool, string) {
 	return false, why
 }
 
-const (
-	compactShare  = 0.5     // of a pack that must be dead
-	compactBudget = 4 << 30 // stored bytes that are written again after one deletion
-)
+// compactBudget is how many stored bytes are written again by one job.
+const compactBudget = 4 << 30
 
 // compact writes packs that a deletion left mostly dead again. The backup is deleted
-// whether that succeeds or not, so that trouble is only told.
+// whether that succeeds or not, so that trouble is only told: a [job.Compact] comes back to it.
 func (w *worker) compact(ctx context.Context, packs []string) {
-	done, err := w.repo.Compact(ctx, repo.CompactOptions{Packs: packs, Share: compactShare, Budget: compactBudget, Progress: w.progress()})
-	if err != nil {
+	if _, err := w.compactPacks(ctx, packs); err != nil {
 		w.log.Warn("packs that are mostly dead stay for now", "err", err)
 	}
+}
+
+func (w *worker) compactPacks(ctx context.Context, packs []string) (repo.Compaction, error) {
+	done, err := w.repo.Compact(ctx, repo.CompactOptions{Packs: packs, Share: repo.MostlyDead, Budget: compactBudget, Progress: w.progress()})
 	if done.Packs > 0 || done.Waiting > 0 {
 		w.log.Info("compacted packs that were mostly dead", "packs", done.Packs, "bytes", done.Copied, "freed", done.Freed, "waiting", done.Waiting)
 	}
+	return done, err
+}
+
+// compactAll compacts whichever packs of the repository are mostly dead, as far as the budget goes.
+func (w *worker) compactAll(ctx context.Context) (job.Result, error) {
+	packs, err := w.repo.Packs(ctx)
+	if err != nil {
+		return job.Result{}, err
+	}
+	done, err := w.compactPacks(ctx, packs)
+	return job.Result{Freed: done.Freed}, err
 }
 
 func (w *worker) verify(ctx context.Context) (job.Result, error) {
