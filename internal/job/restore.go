@@ -49,8 +49,8 @@ type RestoreReport struct {
 	Problems []string       // why it cannot be done; empty when it can
 	Nearest  []RestorePoint // what could be reached instead
 
-	Read  int64 // from the repository, at most
-	Write int64 // to the target, at most
+	Read  int64 // from the repository: planned, at most; done, what was read of our own format
+	Write int64 // to the target, as Read
 	Need  int64 // of Free
 	Free  int64
 

@@ -44,7 +44,13 @@ func Do(ctx context.Context, r *repo.Repository, o Options, dry bool, run RunOpt
 	if run.Planned != nil {
 		run.Planned(plan)
 	}
-	return report, Run(ctx, plan, run)
+	var stats Stats
+	run.Stats = &stats
+	err := Run(ctx, plan, run)
+	if err == nil && !plan.Foreign {
+		report.Read, report.Write = stats.Read, stats.Written
+	}
+	return report, err
 }
 
 // Report describes a plan and what stands in its way.

@@ -116,6 +116,10 @@ func TestDeltaRestoreOverTheServerThatDied(t *testing.T) {
 	if resp["DeltaRestore"] != true || resp["WALSupply"] != "copy" {
 		t.Errorf("response %v", resp)
 	}
+	planned := d.must(t, "restore", "--delta", "--dry-run", "--wal", "copy", "primary", "newest", "latest", s.DataDir)
+	if resp["ReadSize"].(float64) >= planned["ReadSize"].(float64)/2 || resp["WriteSize"].(float64) >= planned["WriteSize"].(float64)/2 {
+		t.Errorf("read %v and wrote %v, planned at most %v and %v", resp["ReadSize"], resp["WriteSize"], planned["ReadSize"], planned["WriteSize"])
+	}
 	if got := startRestored(t, s.Major, s.DataDir); got != "0 1 2 3" {
 		t.Errorf("marks %q, want 0 1 2 3", got)
 	}
