@@ -4,17 +4,18 @@
 # and backwards in every second round (A B B A), medians of the rounds. It prints tables; BENCH_OUT names a file that gets
 # them too. The programs beside it are fetched by test/install/postgres.sh.
 #
-#   BENCH_ONLY      parts, in words: backup restore wal (default: all)
+#   BENCH_ONLY      parts, in words: backup restore recovery wal (default: all)
 #   BENCH_FULL      1: all codecs with all sources, and pg_combinebackup; twice as long
 #   BENCH_SCALE     pgbench scale, 200 is about 3 GB (default 200); 5 is for trying out
 #   BENCH_ROUNDS    rounds of each measurement (default 3)
 #   BENCH_SECONDS   length of each pgbench run, after 6 s that do not count (default 10)
 #   BENCH_CATCHUP   MB of WAL that the receivers catch up with (default 1024)
+#   BENCH_REPLAY    MB of WAL that follow the backup in part recovery (default 2048)
 #   BENCH_DIR       private directory, on the disk to be measured (default /tmp/pgmoneta-bench-<user>); it needs
 #                   five times the data and 10 GB
 #   BENCH_OUT       file for the tables
 #
-# backup.sh, restore.sh and wal.sh are the parts; lib/measure.sh has what a number is, lib/source.sh the programs.
+# backup.sh, restore.sh, recovery.sh and wal.sh are the parts; lib/measure.sh has what a number is, lib/source.sh the programs.
 #
 # CPU seconds are those of the tool's processes (of pgmoneta the daemon's, its WAL receiver included) and, apart, those of
 # PostgreSQL's. Peak memory is the sum of the tool's processes. Everything is removed at the end, however it ends. Wall
@@ -29,12 +30,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib/measure.sh"
 . "$here/lib/source.sh"
 
-readonly scale=${BENCH_SCALE:-200} rounds=${BENCH_ROUNDS:-3} seconds=${BENCH_SECONDS:-10} catchup=${BENCH_CATCHUP:-1024}
-readonly parts=${BENCH_ONLY:-backup restore wal} full=${BENCH_FULL:-0} out=${BENCH_OUT:-}
+readonly scale=${BENCH_SCALE:-200} rounds=${BENCH_ROUNDS:-3} seconds=${BENCH_SECONDS:-10} catchup=${BENCH_CATCHUP:-1024} replay=${BENCH_REPLAY:-2048}
+readonly parts=${BENCH_ONLY:-backup restore recovery wal} full=${BENCH_FULL:-0} out=${BENCH_OUT:-}
 hz=$(getconf CLK_TCK)
 
 . "$here/backup.sh"
 . "$here/restore.sh"
+. "$here/recovery.sh"
 . "$here/wal.sh"
 
 cleanup() {
@@ -68,7 +70,7 @@ programs_table() {
 
 foreign_load=$(cut -d ' ' -f 1 /proc/loadavg)
 for part in $parts; do
-	case $part in backup | restore | wal) ;; *) die "no such part: $part; BENCH_ONLY takes backup, restore, wal" ;; esac
+	case $part in backup | restore | recovery | wal) ;; *) die "no such part: $part; BENCH_ONLY takes backup, restore, recovery, wal" ;; esac
 done
 find_postgres 17
 make_home "${BENCH_DIR:-/tmp/pgmoneta-bench-$(id -un)}"

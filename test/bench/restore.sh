@@ -12,6 +12,7 @@ restore_with() {
 	case $1 in
 	ours) ours restore.ours restore "$server" newest "$home/restored" ;;
 	pgbackrest) measure restore.pgbackrest '' "$pgbackrest" "--config=$home/conf/pgbackrest.conf" "--stanza=$server" "--pg1-path=$home/restored" restore ;;
+	tar) measure restore.tar '' tar -x --zstd -f "$home/packed/base.tar.zst" -C "$home/restored" ;;
 	combine) measure restore.combine '' "$pgbin/pg_combinebackup" -o "$home/restored" "$home/plain-0" "$home/plain-1" ;;
 	esac
 	record "restore.$1.bytes" "$(size_of "$home/restored")"
@@ -32,12 +33,14 @@ combined() {
 }
 
 measure_restore() {
-	local round program programs=(ours pgbackrest)
+	local round program programs=(ours pgbackrest tar)
+	command -v zstd >/dev/null || die "tar needs zstd here; mend: apt-get install zstd"
 	up
 	configure files zstd 3
 	our_backup restore.full.ours
 	forget_rest
 	rest_backup restore.full.pgbackrest --type=full --compress-type=zst --compress-level=3
+	basebackup restore.packed "$home/packed" -Ft --compress=client-zstd:3
 	if [ "$full" = 1 ]; then
 		combined
 		programs+=(combine)
@@ -47,17 +50,18 @@ measure_restore() {
 		for program in $(in_turn "$round" "${programs[@]}"); do restore_with "$program"; done
 		for program in $(in_turn "$round" ours pgbackrest); do verify_with "$program"; done
 	done
-	rm -rf "${home:?}"/{restored,plain-0,plain-1}
+	rm -rf "${home:?}"/{restored,packed,plain-0,plain-1}
 	forget_ours
 	forget_rest
 	down
 }
 
 restore_table() {
-	job_head 'restore of a full backup, zstd:3' '' /pgBR
-	job_row pgmoneta restore.ours '' restore.pgbackrest
-	job_row 'pgBackRest process-max=2' restore.pgbackrest '' restore.pgbackrest
-	job_row 'pg_combinebackup, plain, 1 % changed' restore.combine '' restore.pgbackrest
+	job_head 'restore of a full backup, zstd:3' /tar /pgBR
+	job_row pgmoneta restore.ours restore.tar restore.pgbackrest
+	job_row 'pgBackRest process-max=2' restore.pgbackrest restore.tar restore.pgbackrest
+	job_row 'tar -x of what pg_basebackup made, not synced' restore.tar restore.tar restore.pgbackrest
+	job_row 'pg_combinebackup, plain, 1 % changed' restore.combine restore.tar restore.pgbackrest
 	printf 'pgmoneta restores %s MB per s\n' "$(quotient "$(quotient "$(median restore.ours.bytes)" 1e6 %f)" "$(median restore.ours.time)" %.0f)"
 	job_head 'verify of it' '' /pgBR
 	job_row pgmoneta verify.ours '' verify.pgbackrest

@@ -51,6 +51,7 @@ our_conf() {
 		compression = $2
 		compression_level = $3
 		create_slot = yes
+		rehearse_bindir = $pgbin
 		log_type = file
 		log_path = $home/log/pgmoneta.log
 
