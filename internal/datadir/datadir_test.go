@@ -2,6 +2,7 @@ package datadir
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -377,6 +378,21 @@ func FuzzRelation(f *testing.F) {
 			t.Errorf("%q is of relation %q", name, number)
 		}
 		_ = temporaryRelation(name)
+	})
+}
+
+// FuzzMix compares what the processor's own instructions give with the portable form.
+func FuzzMix(f *testing.F) {
+	f.Add(bytes.Repeat([]byte{1, 2, 3, 250, 0, 255}, 1400))
+	f.Add([]byte("less than a row"))
+	f.Add(make([]byte, 2*rowBytes+1))
+	f.Fuzz(func(t *testing.T, rows []byte) {
+		got, want := offsets, offsets
+		mix(&got, rows)
+		mixPortable(&want, rows)
+		if got != want {
+			t.Errorf("%d bytes: %x, want %x", len(rows), got, want)
+		}
 	})
 }
 

@@ -9,8 +9,9 @@ func isNew(page []byte) bool { return binary.NativeEndian.Uint16(page[14:]) == 0
 func storedChecksum(page []byte) uint16 { return binary.NativeEndian.Uint16(page[8:]) }
 
 const (
-	lanes = 32 // sums that are computed side by side
-	prime = 16777619
+	lanes    = 32        // sums that are computed side by side
+	rowBytes = 4 * lanes // a word for each sum
+	prime    = 16777619
 )
 
 // offsets begin the sums.
@@ -37,16 +38,7 @@ func checksum(page []byte, block uint32) uint16 {
 		}
 		step(i, word)
 	}
-	for row := page[4*lanes:]; len(row) >= 4*lanes; row = row[4*lanes:] {
-		row := row[: 4*lanes : 4*lanes]
-		for i := 0; i < lanes; i += 4 {
-			w := row[4*i : 4*i+16 : 4*i+16]
-			a, b := sums[i]^binary.NativeEndian.Uint32(w), sums[i+1]^binary.NativeEndian.Uint32(w[4:])
-			c, d := sums[i+2]^binary.NativeEndian.Uint32(w[8:]), sums[i+3]^binary.NativeEndian.Uint32(w[12:])
-			sums[i], sums[i+1] = a*prime^a>>17, b*prime^b>>17
-			sums[i+2], sums[i+3] = c*prime^c>>17, d*prime^d>>17
-		}
-	}
+	mix(&sums, page[rowBytes:])
 	for range 2 {
 		for i := range lanes {
 			step(i, 0)
@@ -57,6 +49,20 @@ func checksum(page []byte, block uint32) uint16 {
 		sum ^= s
 	}
 	return uint16((sum^block)%65535 + 1)
+}
+
+// mixPortable takes rows of words into the sums. What is behind the last whole row is left out.
+func mixPortable(sums *[lanes]uint32, rows []byte) {
+	for ; len(rows) >= rowBytes; rows = rows[rowBytes:] {
+		row := rows[:rowBytes:rowBytes]
+		for i := 0; i < lanes; i += 4 {
+			w := row[4*i : 4*i+16 : 4*i+16]
+			a, b := sums[i]^binary.NativeEndian.Uint32(w), sums[i+1]^binary.NativeEndian.Uint32(w[4:])
+			c, d := sums[i+2]^binary.NativeEndian.Uint32(w[8:]), sums[i+3]^binary.NativeEndian.Uint32(w[12:])
+			sums[i], sums[i+1] = a*prime^a>>17, b*prime^b>>17
+			sums[i+2], sums[i+3] = c*prime^c>>17, d*prime^d>>17
+		}
+	}
 }
 
 // checksumMask covers pd_checksum in the third word of a page.
