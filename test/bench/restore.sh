@@ -12,7 +12,8 @@ restore_with() {
 	case $1 in
 	ours) ours restore.ours restore "$server" newest "$home/restored" ;;
 	pgbackrest) measure restore.pgbackrest '' "$pgbackrest" "--config=$home/conf/pgbackrest.conf" "--stanza=$server" "--pg1-path=$home/restored" restore ;;
-	tar) measure restore.tar '' tar -x --zstd -f "$home/packed/base.tar.zst" -C "$home/restored" ;;
+	tar) measure restore.tar '' sh -c 'tar -x --zstd -f "$1" -C "$2" && sync -f "$2"' tar "$home/packed/base.tar.zst" "$home/restored" ;;
+	dd) measure restore.dd '' dd if=/dev/zero "of=$home/restored/zeros" bs=1M "count=$((data_bytes >> 20))" conv=fsync ;;
 	combine) measure restore.combine '' "$pgbin/pg_combinebackup" -o "$home/restored" "$home/plain-0" "$home/plain-1" ;;
 	esac
 	record "restore.$1.bytes" "$(size_of "$home/restored")"
@@ -33,7 +34,7 @@ combined() {
 }
 
 measure_restore() {
-	local round program programs=(ours pgbackrest tar)
+	local round program programs=(ours pgbackrest tar dd)
 	command -v zstd >/dev/null || die "tar needs zstd here; mend: apt-get install zstd"
 	up
 	configure files zstd 3
@@ -60,7 +61,8 @@ restore_table() {
 	job_head 'restore of a full backup, zstd:3' /tar /pgBR
 	job_row pgmoneta restore.ours restore.tar restore.pgbackrest
 	job_row 'pgBackRest process-max=2' restore.pgbackrest restore.tar restore.pgbackrest
-	job_row 'tar -x of what pg_basebackup made, not synced' restore.tar restore.tar restore.pgbackrest
+	job_row 'tar -x --zstd of a pg_basebackup, synced' restore.tar restore.tar restore.pgbackrest
+	job_row 'dd of as many zeros, synced: the disk' restore.dd restore.tar restore.pgbackrest
 	job_row 'pg_combinebackup, plain, 1 % changed' restore.combine restore.tar restore.pgbackrest
 	printf 'pgmoneta restores %s MB per s\n' "$(quotient "$(quotient "$(median restore.ours.bytes)" 1e6 %f)" "$(median restore.ours.time)" %.0f)"
 	job_head 'verify of it' '' /pgBR
