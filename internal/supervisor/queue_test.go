@@ -8,11 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/logging"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -167,4 +173,80 @@ func TestJobsWaitAndCanBeCancelled(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// TestManyServersLookOneAfterTheOther lets many more servers than there are slots for jobs
+// find out what they take at one moment, as they do after a start.
+func TestManyServersLookOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	const servers = 40
+	dir := t.TempDir()
+	text := "[pgmoneta]\nhost = localhost\nbase_dir = " + dir + "\nunix_socket_dir = " + dir + "\n"
+	for i := range servers {
+		text += fmt.Sprintf("[s%d]\nhost = localhost\nport = 5432\nuser = repl\nwal_slot = repl\n", i)
+	}
+	c, err := config.ParseBytes("pgmoneta.conf", []byte(text), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg, err := shmem.Create(shmem.Capacity{Servers: servers, Jobs: maxLooking + 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seg.Close() })
+	log, err := logging.Open(logging.Options{Kind: logging.File, Path: filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	began, gate := make(chan struct{}, servers), make(chan struct{})
+	var running atomic.Int64
+	start := func(ipc.Spec) (Child, error) {
+		parent, file, err := ipc.Pair()
+		if err != nil {
+			return nil, err
+		}
+		conn, err := ipc.FromFile(file)
+		if err != nil {
+			return nil, err
+		}
+		child := &thread{conn: parent, done: make(chan struct{})}
+		go func() {
+			defer close(child.done)
+			defer conn.Close()
+			if _, err := conn.Receive(); err != nil {
+				t.Error(err)
+			}
+			if n := running.Add(1); n > maxLooking {
+				t.Errorf("%d look at once", n)
+			}
+			began <- struct{}{}
+			<-gate
+			running.Add(-1)
+			child.err = conn.Send(job.KindResult, job.Result{})
+		}()
+		return child, nil
+	}
+	s, err := New(Options{Config: c, Log: log, Segment: seg, Start: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ctx = t.Context()
+	var wg sync.WaitGroup
+	for i := range servers {
+		v := &server{index: i, name: fmt.Sprintf("s%d", i), log: log.Logger}
+		wg.Go(func() {
+			if _, err := s.runAsked(v, job.Usage, job.Spec{}, asking{}); err != nil {
+				t.Errorf("server %s: %v", v.name, err)
+			}
+		})
+	}
+	for range maxLooking {
+		<-began
+	}
+	if _, _, err := s.reserve(&server{name: "other"}, job.Backup, 1); err != nil {
+		t.Errorf("a backup meanwhile: %v", err)
+	}
+	close(gate)
+	wg.Wait()
 }

@@ -101,6 +101,8 @@ type Supervisor struct {
 	jobs map[int]*running // by job slot
 	book book
 
+	looking chan struct{} // holds a token for each job that only looks
+
 	audit audit
 
 	holes     holeBoard
@@ -137,7 +139,7 @@ func New(o Options) (*Supervisor, error) {
 			return p, nil
 		}
 	}
-	s := &Supervisor{Options: o, jobs: map[int]*running{}}
+	s := &Supervisor{Options: o, jobs: map[int]*running{}, looking: make(chan struct{}, maxLooking)}
 	s.config.Store(o.Config)
 	s.reloaded.Store(time.Now().UnixNano())
 	if err := s.sealable(o.Config); err != nil {
