@@ -301,12 +301,15 @@ type fileWriter struct {
 // begin writes what comes before the content of a row.
 func (t *tarball) begin(row repo.File) (*fileWriter, error) {
 	f := &fileWriter{t: t, row: row}
+	if err := checkName(row.Path); err != nil {
+		return nil, err
+	}
 	switch {
 	case row.Kind != repo.Regular && t.isLink(row.Path):
 		return f, nil
 	case row.Kind == repo.Directory:
 		return f, t.directory(row.Path)
-	case row.Kind != repo.Regular || !path.IsAbs("/"+row.Path) || path.Clean("/"+row.Path) != "/"+row.Path:
+	case row.Kind != repo.Regular:
 		return nil, fmt.Errorf("the manifest lists %q of kind %q: refused", row.Path, row.Kind)
 	case row.Path == control:
 		if t.control != nil || row.Size > controlLimit {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -106,6 +107,21 @@ func namesIn(t *testing.T, content []byte) (names []string) {
 			t.Fatal(err)
 		}
 		names = append(names, h.Name)
+	}
+}
+
+// Whoever unpacks an archive has no os.Root: names that lead out of it are not in it, also
+// of a manifest that somebody forged.
+func TestArchiveHasNoNamesThatLeadOutOfIt(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"../../etc", "..", "/etc", "base/../../etc", "base//1", "base/./1", "base/", ".", "", "pg_tblspc/16385/../../../etc", "a\x00b"} {
+		for _, kind := range []repo.Kind{repo.Directory, repo.Regular, repo.Symlink} {
+			var out bytes.Buffer
+			b := &tarball{ctx: t.Context(), plan: &Plan{Server: "primary"}, tar: tar.NewWriter(&out), spaces: map[string]string{"16385": "primary-tblspc_fast"}}
+			if _, err := b.begin(repo.File{Path: name, Kind: kind}); err == nil || out.Len() > 0 {
+				t.Errorf("%s %q: %v, and %d bytes are written", kind, name, err, out.Len())
+			}
+		}
 	}
 }
 

@@ -160,11 +160,19 @@ func (t *tree) clear(r *os.Root, keep string) error {
 	return nil
 }
 
-// locate returns where a path of the manifest lies. Only the simplest form of a
-// name is accepted, so that no two names mean one file.
-func (t *tree) locate(name string) (*os.Root, string, error) {
+// checkName refuses a path of the manifest that leads out of the directory. Only the
+// simplest form of a name is accepted, so that no two names mean one file.
+func checkName(name string) error {
 	if name == "." || name != path.Clean(name) || !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
-		return nil, "", fmt.Errorf("the manifest lists a file named %q: refused", name)
+		return fmt.Errorf("the manifest lists a file named %q: refused", name)
+	}
+	return nil
+}
+
+// locate returns where a path of the manifest lies.
+func (t *tree) locate(name string) (*os.Root, string, error) {
+	if err := checkName(name); err != nil {
+		return nil, "", err
 	}
 	if name == marker || name == freshControl {
 		return nil, "", fmt.Errorf("the manifest lists %q, which is ours: refused", name)
