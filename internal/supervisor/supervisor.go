@@ -236,7 +236,7 @@ func (s *Supervisor) Run(parent context.Context) error {
 		return err
 	}
 	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
-		s.Log.Warn("history of jobs not read whole", "damaged", damaged, "err", err)
+		s.Log.Warn("history of jobs not read whole", "file", filepath.Join(c.Main.BaseDir, historyName), "damaged", damaged, "err", err)
 	}
 	if err := s.listeners.bind(s, c); err != nil {
 		return err
