@@ -27,6 +27,8 @@ type tree struct {
 	wal    *os.Root            // nil when pg_wal is part of data
 	made   []string            // directories that did not exist before
 
+	barriers map[string]*durable.Barrier // by directory, opened before anything is written there
+
 	over   bool // files of an earlier restore or of a server may be there
 	sealed bool // global/pg_control has taken the marker's place
 }
@@ -87,6 +89,11 @@ func (t *tree) root(dir string) (*os.Root, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, err
 	}
+	barrier, err := durable.OpenBarrier(dir)
+	if err != nil {
+		return nil, err
+	}
+	t.barriers[dir] = barrier
 	return os.OpenRoot(dir)
 }
 
@@ -272,7 +279,7 @@ func (t *tree) sync() error {
 		if err := t.op("syncfs", dir); err != nil {
 			return err
 		}
-		if err := durable.SyncFS(dir); err != nil {
+		if err := t.barriers[dir].Sync(); err != nil {
 			return err
 		}
 	}
@@ -408,5 +415,8 @@ func (t *tree) discard() error {
 func (t *tree) close() {
 	for _, r := range t.all() {
 		_ = r.Close()
+	}
+	for _, b := range t.barriers {
+		_ = b.Close()
 	}
 }
