@@ -2,10 +2,15 @@ package supervisor
 
 import (
 	"context"
+	"log/slog"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 )
 
@@ -67,5 +72,38 @@ func TestReceiverTurns(t *testing.T) {
 	r.again()
 	if second.Err() == nil {
 		t.Error("the turn goes on although another was asked for")
+	}
+}
+
+// TestModeThatHoldsIsRemembered has many requests for either mode at once: after a restart
+// the server must be as the last of them left it.
+func TestModeThatHoldsIsRemembered(t *testing.T) {
+	t.Parallel()
+	seg, err := shmem.Create(shmem.Capacity{Servers: 1, Jobs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seg.Close() })
+	v, err := newServer(0, "primary", t.TempDir(), repo.Keys{}, nil, seg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.slot.Streaming.Store(1)
+	s := &Supervisor{ctx: t.Context()}
+	for round := range 40 {
+		var wg sync.WaitGroup
+		for i := range 16 {
+			action := []string{"offline", "online"}[i%2]
+			wg.Go(func() {
+				if _, err := (handler{Supervisor: s}).mode(t.Context(), &mgmt.Request{Command: mgmt.Mode, Args: mgmt.Document{"Action": action}}, v); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		_, err := os.Stat(v.modePath())
+		if remembered := err == nil; remembered != (v.slot.Offline.Load() == 1) || remembered != v.receiver.offline {
+			t.Fatalf("round %d: remembered as offline %t, shown as offline %d, held offline %t", round, remembered, v.slot.Offline.Load(), v.receiver.offline)
+		}
 	}
 }
