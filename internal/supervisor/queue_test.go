@@ -117,6 +117,35 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 	}
 }
 
+// TestJobsThatOnlyLookDoNotFillTheHistory has one that fails every few minutes.
+func TestJobsThatOnlyLookDoNotFillTheHistory(t *testing.T) {
+	t.Parallel()
+	var b book
+	a, other := &server{name: "a"}, &server{name: "b"}
+	end := func(v *server, kind job.Kind, err error) {
+		t.Helper()
+		if err := b.leave(b.enter(v, kind, ""), job.Result{}, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(a, job.Backup, nil)
+	for range 2 * maxHistory {
+		end(a, job.PlanRetention, errors.New("wrong key"))
+		end(other, job.PlanRetention, errors.New("wrong key"))
+		end(a, job.Usage, nil)
+	}
+	end(a, job.PlanRetention, errors.New("disk"))
+	end(a, job.Verify, errors.New("disk"))
+	end(a, job.Verify, errors.New("disk"))
+	var got []string
+	for _, r := range b.list() {
+		got = append(got, r.Server+" "+string(r.Kind)+" "+r.Error)
+	}
+	if want := "[a backup  a retentionplan wrong key b retentionplan wrong key a retentionplan disk a verify disk a verify disk]"; fmt.Sprint(got) != want {
+		t.Errorf("remembered are %d jobs, %.300s\nwant %s", len(got), got, want)
+	}
+}
+
 func FuzzHistory(f *testing.F) {
 	for _, seed := range []string{"", "{}", `{"ID":1,"Server":"a","Kind":"backup","State":"done","Queued":"2026-11-21T10:00:00Z"}` + "\n", "{\"ID\":-1}\n\x00", `{"ID":1e300}`, "[[["} {
 		f.Add([]byte(seed))
