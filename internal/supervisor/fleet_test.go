@@ -2,12 +2,14 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -106,4 +108,38 @@ func TestModeThatHoldsIsRemembered(t *testing.T) {
 			t.Fatalf("round %d: remembered as offline %t, shown as offline %d, held offline %t", round, remembered, v.slot.Offline.Load(), v.receiver.offline)
 		}
 	}
+}
+
+// TestServerThatJoinsAtTheEnd lets reloads add servers while the daemon ends.
+func TestServerThatJoinsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	const servers = 50
+	s := notRunning(t, servers, 1, func(ipc.Spec) (Child, error) { return nil, errors.New("not here") })
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithCancel(t.Context())
+	c := s.config.Load()
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		for i := range servers {
+			part := *c
+			part.Servers = c.Servers[:i+1]
+			list, err := s.enlist(c, c.Servers[i:i+1])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.exchange(&part, list, nil)
+		}
+	}()
+	cancel()
+	for ending := true; ending; {
+		s.fleet.stopWatching()
+		select {
+		case <-joined:
+			ending = false
+		default:
+		}
+	}
+	s.fleet.stopReceiving()
 }

@@ -204,11 +204,9 @@ func TestJobsWaitAndCanBeCancelled(t *testing.T) {
 	}
 }
 
-// TestManyServersLookOneAfterTheOther lets many more servers than there are slots for jobs
-// find out what they take at one moment, as they do after a start.
-func TestManyServersLookOneAfterTheOther(t *testing.T) {
-	t.Parallel()
-	const servers = 40
+// notRunning returns a supervisor of the servers s0, s1 and so on that nothing runs of.
+func notRunning(t *testing.T, servers, jobs int, start func(ipc.Spec) (Child, error)) *Supervisor {
+	t.Helper()
 	dir := t.TempDir()
 	text := "[pgmoneta]\nhost = localhost\nbase_dir = " + dir + "\nunix_socket_dir = " + dir + "\n"
 	for i := range servers {
@@ -218,7 +216,7 @@ func TestManyServersLookOneAfterTheOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seg, err := shmem.Create(shmem.Capacity{Servers: servers, Jobs: maxLooking + 2})
+	seg, err := shmem.Create(shmem.Capacity{Servers: servers, Jobs: jobs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +226,19 @@ func TestManyServersLookOneAfterTheOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
+	s, err := New(Options{Config: c, Log: log, Segment: seg, Start: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ctx = t.Context()
+	return s
+}
+
+// TestManyServersLookOneAfterTheOther lets many more servers than there are slots for jobs
+// find out what they take at one moment, as they do after a start.
+func TestManyServersLookOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	const servers = 40
 	began, gate := make(chan struct{}, servers), make(chan struct{})
 	var running atomic.Int64
 	start := func(ipc.Spec) (Child, error) {
@@ -256,14 +267,10 @@ func TestManyServersLookOneAfterTheOther(t *testing.T) {
 		}()
 		return child, nil
 	}
-	s, err := New(Options{Config: c, Log: log, Segment: seg, Start: start})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.ctx = t.Context()
+	s := notRunning(t, servers, maxLooking+2, start)
 	var wg sync.WaitGroup
 	for i := range servers {
-		v := &server{index: i, name: fmt.Sprintf("s%d", i), log: log.Logger}
+		v := &server{index: i, name: fmt.Sprintf("s%d", i), log: s.Log.Logger}
 		wg.Go(func() {
 			if _, err := s.runAsked(v, job.Usage, job.Spec{}, asking{}); err != nil {
 				t.Errorf("server %s: %v", v.name, err)

@@ -238,11 +238,8 @@ func (s *Supervisor) Run(parent context.Context) error {
 	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
 		s.Log.Warn("history of jobs not read whole", "file", filepath.Join(c.Main.BaseDir, historyName), "damaged", damaged, "err", err)
 	}
-	if err := s.listeners.bind(s, c); err != nil {
+	if err := s.answer(c); err != nil {
 		return err
-	}
-	for _, v := range s.servers {
-		s.begin(v)
 	}
 	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
@@ -271,6 +268,20 @@ func (s *Supervisor) Run(parent context.Context) error {
 	s.listeners.close() // waits for requests, and these for their jobs
 	s.fleet.stopReceiving()
 	s.Log.Info("stopped")
+	return nil
+}
+
+// answer begins to answer requests, and then everything else. A reload waits until that
+// has been done: it may end it again.
+func (s *Supervisor) answer(c *config.Config) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := s.listeners.bind(s, c); err != nil {
+		return err
+	}
+	for _, v := range s.servers {
+		s.begin(v)
+	}
 	return nil
 }
 
