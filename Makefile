@@ -47,7 +47,8 @@ test-ha: ## follow a cluster of Patroni, etcd and HAProxy through kill, switchov
 
 disk-test: ## let the file system below a daemon fail; as root, on a loop device
 	$(postgres) 17
-	go vet -tags disk ./test/e2e
+	go vet -tags disk ./test/e2e ./internal/durable
+	go test -tags disk -run BarrierTells -count=1 -v ./internal/durable
 	PGMONETA_TEST_PG=17 go test -tags disk -run ReadOnlyFileSystem -count=1 -v -timeout 10m ./test/e2e
 
 observability-test: tools ## check the alert rules, then stop a WAL worker and see Prometheus and Alertmanager tell about it

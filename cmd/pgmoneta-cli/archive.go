@@ -53,7 +53,7 @@ func (i inspector) writeArchive(ctx context.Context, req *mgmt.Request, r *repo.
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := i.lock(r)
+	unlock, held, err := i.lock(r)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (i inspector) writeArchive(ctx context.Context, req *mgmt.Request, r *repo.
 	if err != nil {
 		return nil, err
 	}
-	o := restore.ArchiveOptions{Level: i.conf.Main.CompressionLevel, Master: i.masterKey,
+	o := restore.ArchiveOptions{Level: i.conf.Main.CompressionLevel, Master: i.masterKey, Unlocked: !held,
 		Run: restore.RunOptions{Workers: i.conf.Workers(server), Progress: i.progress()}}
 	if o.Codec, err = container.ParseCodec(i.conf.Main.Compression.Codec.String()); err != nil {
 		return nil, err

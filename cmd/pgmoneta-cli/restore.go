@@ -29,7 +29,7 @@ func (i inspector) restore(ctx context.Context, req *mgmt.Request, r *repo.Repos
 	if err != nil {
 		return nil, refused(err)
 	}
-	unlock, err := i.lock(r)
+	unlock, _, err := i.lock(r)
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -67,15 +67,15 @@ func (i inspector) options(req *mgmt.Request, r *repo.Repository, spec job.Resto
 }
 
 // lock keeps a daemon from deleting what is read. In a repository that cannot be
-// written to nobody deletes anything.
-func (i inspector) lock(r *repo.Repository) (unlock func(), err error) {
+// written to nobody deletes anything, and it is not held.
+func (i inspector) lock(r *repo.Repository) (unlock func(), held bool, err error) {
 	lock, err := r.Lock()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
 		i.say("the repository is not writable: it is read without its lock")
-		return func() {}, nil
+		return func() {}, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if info, err := os.Stat(r.Dir()); err == nil && os.Geteuid() == 0 {
 		// A daemon that is not root has to be able to take the lock that root made.
@@ -83,7 +83,7 @@ func (i inspector) lock(r *repo.Repository) (unlock func(), err error) {
 			_ = os.Lchown(filepath.Join(r.Dir(), "lock"), int(st.Uid), int(st.Gid))
 		}
 	}
-	return func() { _ = lock.Release() }, nil
+	return func() { _ = lock.Release() }, true, nil
 }
 
 // refused gives an error the code of the protocol.

@@ -270,20 +270,43 @@ func RemoveAll(fsys FS, path string) error {
 	return fsys.SyncDir(filepath.Dir(path))
 }
 
-// SyncFS makes everything written to the file system that holds path durable,
-// content and names. It is the one barrier at the end of a restore, where a
-// sync per file would cost more than the restore itself.
-func SyncFS(path string) error {
+// A Barrier makes everything durable that was written to a file system since it was
+// opened, content and names. It is the one sync at the end of a restore, where one per
+// file would cost more than the restore itself.
+//
+// It is opened before the first write that it is for. The kernel writes in the background
+// too, and tells an error of that to every descriptor that was open then, but to one that
+// is opened later only as long as nobody else has been told.
+type Barrier struct{ dir *os.File }
+
+// OpenBarrier opens a barrier for the file system that holds the directory at path. Close it.
+func OpenBarrier(path string) (*Barrier, error) {
 	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Barrier{d}, nil
+}
+
+// Sync waits until everything is durable. An error is final: what of it is lost nobody can tell.
+func (b *Barrier) Sync() error {
+	return wrapPath("syncfs", b.dir.Name(), osFile{b.dir}.control(unix.Syncfs))
+}
+
+// Close closes the barrier and syncs nothing.
+func (b *Barrier) Close() error { return b.dir.Close() }
+
+// SyncFS is a [Barrier] for who has written little and has the errors of it already.
+func SyncFS(path string) error {
+	b, err := OpenBarrier(path)
 	if err != nil {
 		return err
 	}
-	err = osFile{d}.control(unix.Syncfs)
-	return wrapPath("syncfs", path, errors.Join(err, d.Close()))
+	return errors.Join(b.Sync(), b.Close())
 }
 
 // StartWriteback asks the kernel to begin writing what a file has in memory, and does not
-// wait for it: the barrier that comes later, [SyncFS], then finds less to do. Nothing is
+// wait for it: the [Barrier] that comes later then finds less to do. Nothing is
 // durable by it, and a file system that cannot is no error.
 func StartWriteback(f *os.File) {
 	_ = osFile{f}.control(func(fd int) error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) })

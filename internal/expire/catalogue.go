@@ -3,7 +3,6 @@ package expire
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -194,16 +193,8 @@ func (f *finder) wal(ctx context.Context, c *retention.Catalogue) error {
 			return err
 		}
 	}
-	return f.measure(ctx)
-}
-
-func (f *finder) measure(ctx context.Context) error {
-	objects, err := f.repo.Engine().List(ctx, "wal")
-	if err != nil {
-		return err
-	}
-	for _, o := range objects {
-		f.bytes[o.Name[strings.LastIndexByte(o.Name, '/')+1:]] = o.Size
+	for i, name := range listing.Segments {
+		f.bytes[name] = listing.Sizes[i]
 	}
 	return nil
 }

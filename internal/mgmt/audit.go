@@ -67,7 +67,8 @@ func (r *Request) Changes() bool {
 // audited are the arguments that a record keeps. The value of "conf set" is not among
 // them: it may be a secret that was meant for another key.
 var audited = [...]string{
-	"Server", "Backup", "Position", "Directory", "ConfigKey", "Action", "Key", "SourceFile", "Force", "Cascade", "Plain", "Cancel", "Job", "DryRun", "Delta", "Save",
+	"Server", "Backup", "Backups", "Position", "Directory", "ConfigKey", "Action", "Key", "SourceFile", "Force", "Cascade", "Plain", "Cancel", "Job", "DryRun", "Save",
+	"AllowCorrupt", "Delta", "Exact", "Tablespaces", "TablespacesInPlace", "WALDirectory", "Owner",
 }
 
 // record describes a request that was answered.

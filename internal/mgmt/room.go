@@ -91,7 +91,8 @@ func acquire(ctx context.Context, places chan<- struct{}) bool {
 // quick reports whether a command is answered without a job.
 func (c Command) quick() bool {
 	switch c {
-	case ListBackup, Shutdown, Status, StatusDetails, Ping, Reset, Reload, Info, ConfLs, ConfGet, ConfSet, Mode, Progress, Jobs, ConfCheck, ConfRollback, Schedule:
+	case ListBackup, Shutdown, Status, StatusDetails, Ping, Reset, Reload, Info, ConfLs, ConfGet, ConfSet, Mode, Progress, Jobs, ConfCheck, ConfRollback, Schedule,
+		Retain, Expunge, Annotate, Undelete:
 		return true
 	default:
 		return !c.Known() // refused at once

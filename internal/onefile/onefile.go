@@ -4,8 +4,9 @@
 // # Guarantees
 //
 // The result has its name when it is complete and durable, and not before; only then the
-// source goes. A file of that name is never replaced. What was interrupted leaves the
-// source whole and beside it a file ending in ".tmp".
+// source goes, and not if it has changed meanwhile. A file of that name is never replaced.
+// What was interrupted leaves the source whole, and beside it a file ending in ".tmp" or
+// the whole result. A source that is a symbolic link is refused: what it leads to would stay.
 //
 // What [Decrypt] makes was authenticated to its last byte. It reads what [Encrypt] makes,
 // which is the format of package sealed, and what C pgmoneta 0.22 encrypted with the same
@@ -135,12 +136,7 @@ func Decrypt(ctx context.Context, path string, master *vault.MasterKey) (string,
 		return "", &SuffixError{path, "its name does not end in " + sealed.Suffix}
 	}
 	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
-		r, err := in.plain(ctx, master)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(out, r)
-		return err
+		return in.decrypt(ctx, master, out)
 	})
 }
 
@@ -159,12 +155,7 @@ func DecryptTo(ctx context.Context, path string, master *vault.MasterKey, out io
 		}
 		return err
 	}
-	r, err := in.plain(ctx, master)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, r)
-	return err
+	return in.decrypt(ctx, master, out)
 }
 
 // A source is the file that is read.
@@ -221,22 +212,44 @@ func (s *source) ours() (bool, error) {
 	return sealed.Is(head[:n]), err
 }
 
-// plain returns a reader of the plain bytes.
-func (s *source) plain(ctx context.Context, master *vault.MasterKey) (io.Reader, error) {
+// decrypt writes the plain bytes to out.
+func (s *source) decrypt(ctx context.Context, master *vault.MasterKey, out io.Writer) error {
 	ours, err := s.ours()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !ours {
-		return foreign.Unseal(ctx, s, s.size, master)
+		r, err := foreign.Unseal(ctx, s, s.size, master)
+		if err == nil {
+			_, err = io.Copy(out, r)
+		}
+		return err
 	}
-	return sealed.Open(s.path, s, s.size, master)
+	r, err := sealed.Open(s.path, s, s.size, master)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, r)
+	return errors.Join(err, r.Close())
+}
+
+// same reports whether the name still leads to the file that was read, and that to what it was.
+func (s *source) same() bool {
+	now, err := os.Lstat(s.path)
+	return err == nil && os.SameFile(now, s.info) && now.Size() == s.size && now.ModTime().Equal(s.info.ModTime())
 }
 
 const tempSuffix = ".tmp"
 
 // convert makes dest of the file at path, and removes that.
 func convert(ctx context.Context, path, dest string, do func(in *source, out io.Writer) error) error {
+	return convertOn(ctx, durable.OS{}, path, dest, do)
+}
+
+func convertOn(ctx context.Context, fsys durable.FS, path, dest string, do func(in *source, out io.Writer) error) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link: name the file that it leads to", path)
+	}
 	in, err := open(ctx, path)
 	if err != nil {
 		return err
@@ -245,7 +258,6 @@ func convert(ctx context.Context, path, dest string, do func(in *source, out io.
 	if _, err := os.Lstat(dest); err == nil {
 		return &fs.PathError{Op: "create", Path: dest, Err: fs.ErrExist}
 	}
-	fsys := durable.OS{}
 	temp := dest + tempSuffix
 	out, err := fsys.Create(temp)
 	if errors.Is(err, fs.ErrExist) {
@@ -254,7 +266,11 @@ func convert(ctx context.Context, path, dest string, do func(in *source, out io.
 	if err != nil {
 		return err
 	}
-	if err := fill(in, out, do); err != nil {
+	err = fill(in, out, do)
+	if err == nil && !in.same() {
+		err = errors.New("it has changed meanwhile, and nothing was done")
+	}
+	if err != nil {
 		_ = fsys.Remove(temp)
 		return fmt.Errorf("%s: %w", path, err)
 	}

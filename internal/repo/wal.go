@@ -109,6 +109,7 @@ func (r *Repository) HasSegment(ctx context.Context, name string) (bool, error) 
 // A WALListing is what is stored of a server's WAL.
 type WALListing struct {
 	Segments  []string // names, ascending
+	Sizes     []int64  // of Segments, stored
 	Histories []pg.Timeline
 	Bytes     int64 // stored
 }
@@ -123,7 +124,7 @@ func (r *Repository) ListWAL(ctx context.Context) (WALListing, error) {
 	for _, o := range objects {
 		base := o.Name[strings.LastIndexByte(o.Name, '/')+1:]
 		if pg.IsSegmentName(base) && o.Name == segmentObject(base) {
-			l.Segments = append(l.Segments, base)
+			l.Segments, l.Sizes = append(l.Segments, base), append(l.Sizes, o.Size)
 			l.Bytes += o.Size
 		} else if tli, ok := pg.ParseHistoryName(base); ok {
 			l.Histories = append(l.Histories, tli)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
@@ -50,7 +51,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) error {
 	if o.op == nil {
 		o.op = func(string, string) error { return nil }
 	}
-	j := &runner{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}}}
+	j := &runner{RunOptions: o, plan: p, tree: &tree{plan: p, op: o.op, spaces: map[string]*os.Root{}, barriers: map[string]*durable.Barrier{}}}
 	if o.MaxRate > 0 {
 		j.pace = storage.NewBucket(o.MaxRate)
 	}

@@ -37,9 +37,7 @@ func recordSpeed(r *repo.Repository, s speed) {
 	if err != nil {
 		return
 	}
-	path := filepath.Join(r.Dir(), speedFile)
-	_ = os.Remove(path) // nothing is ever replaced, and what was known is worth little
-	_ = durable.WriteFile(durable.OS{}, path, path+".tmp", append(b, '\n'))
+	_ = durable.Replace(filepath.Join(r.Dir(), speedFile), append(b, '\n'))
 }
 
 // expectedSpeed returns the bytes per second to reckon with, and where they are from.

@@ -301,12 +301,15 @@ type fileWriter struct {
 // begin writes what comes before the content of a row.
 func (t *tarball) begin(row repo.File) (*fileWriter, error) {
 	f := &fileWriter{t: t, row: row}
+	if err := checkName(row.Path); err != nil {
+		return nil, err
+	}
 	switch {
 	case row.Kind != repo.Regular && t.isLink(row.Path):
 		return f, nil
 	case row.Kind == repo.Directory:
 		return f, t.directory(row.Path)
-	case row.Kind != repo.Regular || !path.IsAbs("/"+row.Path) || path.Clean("/"+row.Path) != "/"+row.Path:
+	case row.Kind != repo.Regular:
 		return nil, fmt.Errorf("the manifest lists %q of kind %q: refused", row.Path, row.Kind)
 	case row.Path == control:
 		if t.control != nil || row.Size > controlLimit {
@@ -368,7 +371,11 @@ func (t *tarball) wal() error {
 		if err != nil {
 			return err
 		}
-		if err := t.received(pg.HistoryName(tli), content, true); err != nil {
+		name := pg.HistoryName(tli)
+		if err := t.add(walDirectory+"/"+name, 0o600, t.now, content); err != nil {
+			return err
+		}
+		if err := t.archived(name, true); err != nil {
 			return err
 		}
 	}
@@ -382,26 +389,51 @@ func (t *tarball) wal() error {
 		source.tree = tree
 	}
 	for _, s := range t.plan.Segments {
-		b := bytes.NewBuffer(make([]byte, 0, int(source.size)+bytes.MinRead))
-		whole, err := source.segment(t.ctx, s, b)
-		if err != nil {
+		if err := t.segment(source, s); err != nil {
 			return fmt.Errorf("WAL segment %s: %w", s.Name, err)
-		}
-		content := append(b.Bytes(), make([]byte, max(int(source.size)-b.Len(), 0))...)
-		if used := int(s.End - s.Start); used < len(content) {
-			clear(content[used:])
-		}
-		if err := t.received(s.Name, content, whole); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-// received writes a file of pg_wal; whole ones need not be archived again.
-func (t *tarball) received(name string, content []byte, whole bool) error {
-	if err := t.add(walDirectory+"/"+name, 0o600, t.now, content); err != nil || !whole {
+// segment writes a segment as it is read: up to where the plan uses it, and zeros behind.
+func (t *tarball) segment(source walSource, s Segment) error {
+	size := int64(source.size)
+	if err := t.header(walDirectory+"/"+s.Name, tar.Header{Typeflag: tar.TypeReg, Mode: 0o600, Size: size}); err != nil {
 		return err
+	}
+	used := min(int64(s.End-s.Start), size)
+	w := &clipped{out: t.tar, left: used}
+	whole, err := source.segment(t.ctx, s, w)
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, min(w.left+size-used, 64<<10))
+	for left := w.left + size - used; left > 0; left -= int64(len(zeros)) {
+		if _, err := t.tar.Write(zeros[:min(int64(len(zeros)), left)]); err != nil {
+			return err
+		}
+	}
+	return t.archived(s.Name, whole)
+}
+
+// A clipped passes on a number of bytes and no more.
+type clipped struct {
+	out  io.Writer
+	left int64
+}
+
+func (c *clipped) Write(b []byte) (int, error) {
+	n := min(int64(len(b)), c.left)
+	c.left -= n
+	_, err := c.out.Write(b[:n])
+	return len(b), err
+}
+
+// archived marks a file of pg_wal as one that need not be archived again, if it is whole.
+func (t *tarball) archived(name string, whole bool) error {
+	if !whole {
+		return nil
 	}
 	return t.add(statusDirectory+"/"+name+".done", 0o600, t.now, nil)
 }

@@ -7,15 +7,19 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -106,6 +110,21 @@ func namesIn(t *testing.T, content []byte) (names []string) {
 	}
 }
 
+// Whoever unpacks an archive has no os.Root: names that lead out of it are not in it, also
+// of a manifest that somebody forged.
+func TestArchiveHasNoNamesThatLeadOutOfIt(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"../../etc", "..", "/etc", "base/../../etc", "base//1", "base/./1", "base/", ".", "", "pg_tblspc/16385/../../../etc", "a\x00b"} {
+		for _, kind := range []repo.Kind{repo.Directory, repo.Regular, repo.Symlink} {
+			var out bytes.Buffer
+			b := &tarball{ctx: t.Context(), plan: &Plan{Server: "primary"}, tar: tar.NewWriter(&out), spaces: map[string]string{"16385": "primary-tblspc_fast"}}
+			if _, err := b.begin(repo.File{Path: name, Kind: kind}); err == nil || out.Len() > 0 {
+				t.Errorf("%s %q: %v, and %d bytes are written", kind, name, err, out.Len())
+			}
+		}
+	}
+}
+
 // failing takes some bytes and then no more.
 type failing struct{ left int }
 
@@ -157,5 +176,78 @@ func TestArchiveThatIsStopped(t *testing.T) {
 				t.Error("it has a pg_control")
 			}
 		}
+	}
+}
+
+// An archive has its name when it is whole, wherever it is stopped, and what an
+// interrupted one left is touched only by who holds the lock.
+func TestArchiveFileIsWholeOrAbsent(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, pgtest.Start(t, pgtest.Options{}))
+	b.backup()
+	target, err := ParsePosition("current")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := MakePlan(t.Context(), b.repo, Options{Backup: "newest", Target: target, Tar: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(dir string, decide func(durable.Op) error) (*durable.Fault, string, error) {
+		f, err := durable.NewFault(dir, decide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, err := WriteArchive(t.Context(), p, dir, ArchiveOptions{Codec: container.Zstd, Level: 1, FS: f, Run: RunOptions{Workers: 2}})
+		return f, path, err
+	}
+	dir := t.TempDir()
+	whole, _, err := write(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := whole.Ops()
+	for _, cut := range []int{1, 2, 3, ops / 2, ops - 5, ops - 4, ops - 3, ops - 2, ops - 1, ops} {
+		for _, failure := range []error{durable.ErrPowerCut, syscall.ENOSPC} {
+			dir, after := t.TempDir(), t.TempDir()
+			f, _, err := write(dir, func(op durable.Op) error {
+				if op.N == cut {
+					return failure
+				}
+				return nil
+			})
+			f.Cut()
+			if err := f.Image(after); err != nil {
+				t.Fatal(err)
+			}
+			names, nerr := filepath.Glob(filepath.Join(after, "archive-*"))
+			if nerr != nil || (err == nil) != (len(names) == 1) || err == nil && cut > 1 { // the first removes what is not there
+				t.Errorf("%v at operation %d of %d: %v, and there are %v, %v", failure, cut, ops, err, names, nerr)
+			}
+			left, err := filepath.Glob(filepath.Join(dir, ".*.part"))
+			if err != nil || failure == syscall.ENOSPC && len(left) > 0 {
+				t.Errorf("%v at operation %d of %d leaves %v, %v", failure, cut, ops, left, err)
+			}
+		}
+	}
+
+	if _, err := WriteArchive(t.Context(), p, dir, ArchiveOptions{Codec: container.Zstd, Run: RunOptions{Progress: func(string, int64, int64) {
+		t.Error("something is written although there is an archive of that name")
+	}}}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over another archive: %v", err)
+	}
+	dir = t.TempDir()
+	left := filepath.Join(dir, ".archive-primary-"+string(p.Backup.Label)+".tar.part")
+	if err := os.WriteFile(left, []byte("of another process"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WriteArchive(t.Context(), p, dir, ArchiveOptions{Unlocked: true}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("without the lock beside another: %v", err)
+	}
+	if content, err := os.ReadFile(left); err != nil || string(content) != "of another process" {
+		t.Errorf("without the lock: %q, %v", content, err)
+	}
+	if _, err := WriteArchive(t.Context(), p, dir, ArchiveOptions{}); err != nil {
+		t.Errorf("with the lock: %v", err)
 	}
 }

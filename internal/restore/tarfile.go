@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -20,7 +22,11 @@ type ArchiveOptions struct {
 	Level  int
 	Cipher container.Cipher // Plain: as it is
 	Master func() (*vault.MasterKey, error)
-	Run    RunOptions
+	// Unlocked says that the caller of [WriteArchive] does not hold [repo.Repository.Lock],
+	// because it must not write to the repository.
+	Unlocked bool
+	FS       durable.FS // through which [WriteArchive] writes; nil for that of the machine
+	Run      RunOptions
 }
 
 // ArchiveCipher returns how the archive of a plan is sealed: as the configuration says, or
@@ -76,14 +82,25 @@ func StreamArchive(ctx context.Context, p *Plan, out io.Writer, o ArchiveOptions
 
 // WriteArchive writes the tar of a plan into a directory and returns its path. The file
 // has its name when it is complete and durable, and not before; one of that name stays.
-// The caller holds [repo.Repository.Lock].
+// What an interrupted archive left goes, when the lock of the repository tells that nobody
+// writes it any more; else it is refused to write beside it.
 func WriteArchive(ctx context.Context, p *Plan, directory string, o ArchiveOptions) (path string, err error) {
-	fsys := durable.OS{}
+	if o.FS == nil {
+		o.FS = durable.OS{}
+	}
 	name := ArchiveName(p, o)
 	path = filepath.Join(directory, name)
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("archive: %w", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
+	}
 	temp := filepath.Join(directory, "."+name+".part")
-	_ = fsys.Remove(temp) // of an archive that was interrupted: we hold the lock of the repository
-	f, err := fsys.Create(temp)
+	if !o.Unlocked {
+		_ = o.FS.Remove(temp)
+	}
+	f, err := o.FS.Create(temp)
+	if o.Unlocked && errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("archive: %w: another command is at work on it, or one was interrupted: then remove this", err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("archive: %w", err)
 	}
@@ -92,8 +109,8 @@ func WriteArchive(ctx context.Context, p *Plan, directory string, o ArchiveOptio
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		_ = fsys.Remove(temp) // the next archive of the backup tries again
+		_ = o.FS.Remove(temp)
 		return "", err
 	}
-	return path, durable.Publish(fsys, temp, path)
+	return path, durable.Publish(o.FS, temp, path)
 }

@@ -27,6 +27,8 @@ type tree struct {
 	wal    *os.Root            // nil when pg_wal is part of data
 	made   []string            // directories that did not exist before
 
+	barriers map[string]*durable.Barrier // by directory, opened before anything is written there
+
 	over   bool // files of an earlier restore or of a server may be there
 	sealed bool // global/pg_control has taken the marker's place
 }
@@ -87,6 +89,11 @@ func (t *tree) root(dir string) (*os.Root, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, err
 	}
+	barrier, err := durable.OpenBarrier(dir)
+	if err != nil {
+		return nil, err
+	}
+	t.barriers[dir] = barrier
 	return os.OpenRoot(dir)
 }
 
@@ -160,11 +167,19 @@ func (t *tree) clear(r *os.Root, keep string) error {
 	return nil
 }
 
-// locate returns where a path of the manifest lies. Only the simplest form of a
-// name is accepted, so that no two names mean one file.
-func (t *tree) locate(name string) (*os.Root, string, error) {
+// checkName refuses a path of the manifest that leads out of the directory. Only the
+// simplest form of a name is accepted, so that no two names mean one file.
+func checkName(name string) error {
 	if name == "." || name != path.Clean(name) || !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
-		return nil, "", fmt.Errorf("the manifest lists a file named %q: refused", name)
+		return fmt.Errorf("the manifest lists a file named %q: refused", name)
+	}
+	return nil
+}
+
+// locate returns where a path of the manifest lies.
+func (t *tree) locate(name string) (*os.Root, string, error) {
+	if err := checkName(name); err != nil {
+		return nil, "", err
 	}
 	if name == marker || name == freshControl {
 		return nil, "", fmt.Errorf("the manifest lists %q, which is ours: refused", name)
@@ -264,7 +279,7 @@ func (t *tree) sync() error {
 		if err := t.op("syncfs", dir); err != nil {
 			return err
 		}
-		if err := durable.SyncFS(dir); err != nil {
+		if err := t.barriers[dir].Sync(); err != nil {
 			return err
 		}
 	}
@@ -400,5 +415,8 @@ func (t *tree) discard() error {
 func (t *tree) close() {
 	for _, r := range t.all() {
 		_ = r.Close()
+	}
+	for _, b := range t.barriers {
+		_ = b.Close()
 	}
 }

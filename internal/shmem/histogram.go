@@ -51,6 +51,13 @@ func (h *Histogram) Load() Distribution {
 	return d
 }
 
+func (h *Histogram) clear() {
+	h.sum.Store(0)
+	for _, b := range h.buckets {
+		b.Store(0)
+	}
+}
+
 func (c *cursor) histogram() Histogram {
 	h := Histogram{sum: c.counter()}
 	for i := range h.buckets {

@@ -170,6 +170,14 @@ func TestFieldsDoNotOverlap(t *testing.T) {
 	if got := s.header.magic.Load(); got != magic {
 		t.Errorf("the header was overwritten: %#x", got)
 	}
+	s.ServerSlot(0).Clear()
+	s.JobSlot(0).Clear()
+	if got := s.ServerSlot(0).Snapshot(); !reflect.DeepEqual(got, ServerSnapshot{}) {
+		t.Errorf("a server slot that was full and cleared holds %+v", got)
+	}
+	if got := s.JobSlot(0).Snapshot(); got != (JobSnapshot{}) {
+		t.Errorf("a job slot that was full and cleared holds %+v", got)
+	}
 }
 
 func TestTextIsCutBetweenCharacters(t *testing.T) {

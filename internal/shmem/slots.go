@@ -207,8 +207,8 @@ func (s *Server) Snapshot() ServerSnapshot {
 // Clear sets every field to zero, before the supervisor gives the slot to another server. The worker of the one before must have ended.
 func (s *Server) Clear() {
 	for _, g := range []Gauge{
-		s.State, s.WorkerPID, s.StartedAt, s.Offline, s.Heartbeat, s.Streaming, s.Primary, s.Checksums, s.LastMessage, s.LastFlush, s.FlushLagSince, s.StoreQueue, s.ShipQueue,
-		s.ShipLagSince, s.NextAttempt,
+		s.State, s.WorkerPID, s.StartedAt, s.Offline, s.Heartbeat, s.Streaming, s.Primary, s.Checksums, s.Summarize, s.LastMessage, s.LastFlush, s.FlushLagSince, s.StoreQueue,
+		s.ShipQueue, s.ShipLagSince, s.NextAttempt,
 	} {
 		g.Store(0)
 	}
@@ -218,6 +218,7 @@ func (s *Server) Clear() {
 	} {
 		n.Store(0)
 	}
+	s.Flushes.clear()
 	for _, t := range []*Text{&s.Name, &s.LastExit, &s.CurrentSegment, &s.LastError, &s.SlotState} {
 		t.Store("")
 	}

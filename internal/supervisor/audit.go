@@ -41,15 +41,30 @@ func (a *audit) write(r mgmt.Record) error {
 func (a *audit) append(line []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	f, err := os.OpenFile(a.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(a.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
+	}
+	if torn(f) && len(line) > 0 {
+		line = append([]byte{'\n'}, line...)
 	}
 	_, err = f.Write(line)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	return nil
+}
+
+// torn reports whether the last line of a file has no end, because the disk was full or
+// the power failed: another must not be put behind it.
+func torn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return false
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // record writes what a client changed. A line that cannot be written is an error in

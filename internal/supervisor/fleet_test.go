@@ -2,10 +2,17 @@ package supervisor
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 )
 
@@ -68,4 +75,71 @@ func TestReceiverTurns(t *testing.T) {
 	if second.Err() == nil {
 		t.Error("the turn goes on although another was asked for")
 	}
+}
+
+// TestModeThatHoldsIsRemembered has many requests for either mode at once: after a restart
+// the server must be as the last of them left it.
+func TestModeThatHoldsIsRemembered(t *testing.T) {
+	t.Parallel()
+	seg, err := shmem.Create(shmem.Capacity{Servers: 1, Jobs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seg.Close() })
+	v, err := newServer(0, "primary", t.TempDir(), repo.Keys{}, nil, seg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.slot.Streaming.Store(1)
+	s := &Supervisor{ctx: t.Context()}
+	for round := range 40 {
+		var wg sync.WaitGroup
+		for i := range 16 {
+			action := []string{"offline", "online"}[i%2]
+			wg.Go(func() {
+				if _, err := (handler{Supervisor: s}).mode(t.Context(), &mgmt.Request{Command: mgmt.Mode, Args: mgmt.Document{"Action": action}}, v); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		_, err := os.Stat(v.modePath())
+		if remembered := err == nil; remembered != (v.slot.Offline.Load() == 1) || remembered != v.receiver.offline {
+			t.Fatalf("round %d: remembered as offline %t, shown as offline %d, held offline %t", round, remembered, v.slot.Offline.Load(), v.receiver.offline)
+		}
+	}
+}
+
+// TestServerThatJoinsAtTheEnd lets reloads add servers while the daemon ends.
+func TestServerThatJoinsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	const servers = 50
+	s := notRunning(t, servers, 1, func(ipc.Spec) (Child, error) { return nil, errors.New("not here") })
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithCancel(t.Context())
+	c := s.config.Load()
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		for i := range servers {
+			part := *c
+			part.Servers = c.Servers[:i+1]
+			list, err := s.enlist(c, c.Servers[i:i+1])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.exchange(&part, list, nil)
+		}
+	}()
+	cancel()
+	for ending := true; ending; {
+		s.fleet.stopWatching()
+		select {
+		case <-joined:
+			ending = false
+		default:
+		}
+	}
+	s.fleet.stopReceiving()
 }

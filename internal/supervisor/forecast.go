@@ -43,33 +43,35 @@ type trend struct {
 	known   bool          // there are enough of them
 }
 
-// load reads what was remembered. Lines that cannot be read are left out.
-func (t *trend) load(baseDir string) error {
+// load reads what was remembered. Lines that cannot be read are left out and counted.
+func (t *trend) load(baseDir string) (damaged int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.path = filepath.Join(baseDir, trendName)
 	b, err := os.ReadFile(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	t.samples = decodeTrend(b)
+	t.samples, damaged = decodeTrend(b)
 	t.growth, t.known = growth(t.samples)
-	return nil
+	return damaged, nil
 }
 
 // decodeTrend reads lines of JSON, as far as they are samples.
-func decodeTrend(b []byte) (list []spaceSample) {
+func decodeTrend(b []byte) (list []spaceSample, damaged int) {
 	for line := range bytes.Lines(b) {
 		var s spaceSample
-		if err := json.Unmarshal(line, &s); err == nil && !s.At.IsZero() {
-			list = append(list, s)
+		if err := json.Unmarshal(line, &s); err != nil || s.At.IsZero() {
+			damaged++
+			continue
 		}
+		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b spaceSample) int { return a.At.Compare(b.At) })
-	return list[max(0, len(list)-maxTrend):]
+	return list[max(0, len(list)-maxTrend):], damaged
 }
 
 // maxTrend bounds what is read from the file.
@@ -139,8 +141,8 @@ func (t *trend) forecast(free uint64) metrics.Forecast {
 // watchTrend takes samples until ctx ends.
 func (s *Supervisor) watchTrend(ctx context.Context) {
 	dir := s.config.Load().Main.BaseDir
-	if err := s.trend.load(dir); err != nil {
-		s.Log.Warn("it is not known how space went before", "err", err)
+	if damaged, err := s.trend.load(dir); err != nil || damaged > 0 {
+		s.Log.Warn("how space went before is not read whole", "file", filepath.Join(dir, trendName), "damaged", damaged, "err", err)
 	}
 	t := time.NewTicker(spaceInterval)
 	defer t.Stop()

@@ -50,8 +50,8 @@ func TestTrendOutlivesTheDaemonAndItsClock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var tr trend
-	if err := tr.load(dir); err != nil {
-		t.Fatal(err)
+	if damaged, err := tr.load(dir); err != nil || damaged != 0 {
+		t.Fatal(damaged, err)
 	}
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for range 13 { // six hours
@@ -76,8 +76,8 @@ func TestTrendOutlivesTheDaemonAndItsClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	var again trend
-	if err := again.load(dir); err != nil {
-		t.Fatal(err)
+	if damaged, err := again.load(dir); err != nil || damaged != 2 {
+		t.Fatalf("%d lines damaged, %v, want 2", damaged, err)
 	}
 	if f := again.forecast(1000); !f.Known || f.Full < 999 || f.Full > 1001 {
 		t.Errorf("after a restart: %+v", f)
@@ -130,7 +130,8 @@ func TestSignatureChangesWithTheBackups(t *testing.T) {
 func FuzzTrend(f *testing.F) {
 	f.Add([]byte(`{"at":"2026-11-01T00:00:00Z","used":5}` + "\n" + `{"at":"2026-11-02T00:00:00Z","used":7}` + "\n" + `{"at":"2026-11-02T10:00:00Z","used":18446744073709551615}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tr := trend{samples: decodeTrend(b)}
+		var tr trend
+		tr.samples, _ = decodeTrend(b)
 		tr.growth, tr.known = growth(tr.samples)
 		if len(tr.samples) > maxTrend {
 			t.Errorf("%d samples", len(tr.samples))

@@ -130,7 +130,8 @@ func (b *book) begin(e *entry) {
 }
 
 // leave remembers how a job ended. One that was refused because the server is busy
-// was none, and one that only looked is not worth a line unless it failed.
+// was none, and one that only looked is not worth a line unless it failed, in another way
+// than the last time: those that the daemon repeats would push out all others.
 func (b *book) leave(e *entry, result job.Result, err error) error {
 	if err == nil && result.Failure != nil {
 		err = result.Failure
@@ -138,7 +139,7 @@ func (b *book) leave(e *entry, result job.Result, err error) error {
 	b.mu.Lock()
 	delete(b.open, e.ID)
 	var busy *busyError
-	if errors.As(err, &busy) || err == nil && e.Kind.Quiet() {
+	if errors.As(err, &busy) || e.Kind.Quiet() && (err == nil || b.knows(e, err)) {
 		b.mu.Unlock()
 		return nil
 	}
@@ -153,6 +154,17 @@ func (b *book) leave(e *entry, result job.Result, err error) error {
 	b.past = append(b.past[max(0, len(b.past)+1-maxHistory):], r)
 	b.mu.Unlock()
 	return b.save()
+}
+
+// knows reports whether the last job of this kind and server that is remembered failed in
+// the same way.
+func (b *book) knows(e *entry, err error) bool {
+	for _, r := range slices.Backward(b.past) {
+		if r.Server == e.Server && r.Kind == e.Kind {
+			return r.Error == err.Error()
+		}
+	}
+	return false
 }
 
 // save writes the history. It is taken after the turn to write has come, so that the

@@ -100,14 +100,29 @@ func (e hookEvent) tell(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	var out bytes.Buffer
+	var out beginning
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(append(input, '\n')), &out, &out
 	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "PGMONETA_SERVER="+e.Server, "PGMONETA_JOB="+e.Job, "PGMONETA_WHEN="+e.When,
-		"PGMONETA_BACKUP="+string(e.Backup), "PGMONETA_OUTCOME="+e.Outcome, "PGMONETA_ERROR="+strings.ReplaceAll(e.Error, "\x00", ""))
+		"PGMONETA_BACKUP="+string(e.Backup), "PGMONETA_OUTCOME="+e.Outcome, "PGMONETA_ERROR="+strings.ReplaceAll(e.Error[:min(len(e.Error), hookErrorLimit)], "\x00", ""))
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(out.String()[:min(out.Len(), 1000)]))
+		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// hookErrorLimit is how much of an error a hook finds in its environment, in bytes: with
+// a variable of more than 128 KiB Linux starts no program. On its standard input it is whole.
+const hookErrorLimit = 32 << 10
+
+// A beginning keeps the first bytes of what is written to it.
+type beginning []byte
+
+const beginningLimit = 1000
+
+// Write implements [io.Writer].
+func (b *beginning) Write(p []byte) (int, error) {
+	*b = append(*b, p[:min(len(p), beginningLimit-len(*b))]...)
+	return len(p), nil
 }

@@ -31,6 +31,12 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
 }
 
+// maxLooking is how many jobs that only look run at once, of all servers together. After
+// a start, and at every interval of the retention, each server wants one at the same
+// moment: they must neither take the slots of jobs that somebody waits for nor start a
+// process for each server.
+const maxLooking = 4
+
 // An asking says how a job is asked for. By its zero value the job is refused when the
 // server is busy.
 type asking struct {
@@ -43,11 +49,19 @@ type asking struct {
 // runAsked runs one job to its end in a process of its own. Only the end of the
 // supervisor or a cancellation ends it early. A server has one job at a time, and
 // those that need no lock beside that; who does not want to wait is refused with a
-// *busyError.
+// *busyError. Jobs that only look wait while [maxLooking] others do.
 func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how asking) (result job.Result, err error) {
 	if kind == job.Backup {
 		if err := s.roomForBackup(); err != nil {
 			return job.Result{}, fmt.Errorf("server %q: %w", v.name, err)
+		}
+	}
+	if kind.Quiet() {
+		select {
+		case s.looking <- struct{}{}:
+			defer func() { <-s.looking }()
+		case <-s.ctx.Done():
+			return job.Result{}, context.Cause(s.ctx)
 		}
 	}
 	e := s.book.enter(v, kind, how.ticket)

@@ -8,11 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/ipc"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
+	"github.com/pgmoneta/pgmoneta-go/internal/logging"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/shmem"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -111,6 +117,35 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 	}
 }
 
+// TestJobsThatOnlyLookDoNotFillTheHistory has one that fails every few minutes.
+func TestJobsThatOnlyLookDoNotFillTheHistory(t *testing.T) {
+	t.Parallel()
+	var b book
+	a, other := &server{name: "a"}, &server{name: "b"}
+	end := func(v *server, kind job.Kind, err error) {
+		t.Helper()
+		if err := b.leave(b.enter(v, kind, ""), job.Result{}, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(a, job.Backup, nil)
+	for range 2 * maxHistory {
+		end(a, job.PlanRetention, errors.New("wrong key"))
+		end(other, job.PlanRetention, errors.New("wrong key"))
+		end(a, job.Usage, nil)
+	}
+	end(a, job.PlanRetention, errors.New("disk"))
+	end(a, job.Verify, errors.New("disk"))
+	end(a, job.Verify, errors.New("disk"))
+	var got []string
+	for _, r := range b.list() {
+		got = append(got, r.Server+" "+string(r.Kind)+" "+r.Error)
+	}
+	if want := "[a backup  a retentionplan wrong key b retentionplan wrong key a retentionplan disk a verify disk a verify disk]"; fmt.Sprint(got) != want {
+		t.Errorf("remembered are %d jobs, %.300s\nwant %s", len(got), got, want)
+	}
+}
+
 func FuzzHistory(f *testing.F) {
 	for _, seed := range []string{"", "{}", `{"ID":1,"Server":"a","Kind":"backup","State":"done","Queued":"2026-11-21T10:00:00Z"}` + "\n", "{\"ID\":-1}\n\x00", `{"ID":1e300}`, "[[["} {
 		f.Add([]byte(seed))
@@ -167,4 +202,87 @@ func TestJobsWaitAndCanBeCancelled(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// notRunning returns a supervisor of the servers s0, s1 and so on that nothing runs of.
+func notRunning(t *testing.T, servers, jobs int, start func(ipc.Spec) (Child, error)) *Supervisor {
+	t.Helper()
+	dir := t.TempDir()
+	text := "[pgmoneta]\nhost = localhost\nbase_dir = " + dir + "\nunix_socket_dir = " + dir + "\n"
+	for i := range servers {
+		text += fmt.Sprintf("[s%d]\nhost = localhost\nport = 5432\nuser = repl\nwal_slot = repl\n", i)
+	}
+	c, err := config.ParseBytes("pgmoneta.conf", []byte(text), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg, err := shmem.Create(shmem.Capacity{Servers: servers, Jobs: jobs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seg.Close() })
+	log, err := logging.Open(logging.Options{Kind: logging.File, Path: filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	s, err := New(Options{Config: c, Log: log, Segment: seg, Start: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ctx = t.Context()
+	return s
+}
+
+// TestManyServersLookOneAfterTheOther lets many more servers than there are slots for jobs
+// find out what they take at one moment, as they do after a start.
+func TestManyServersLookOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	const servers = 40
+	began, gate := make(chan struct{}, servers), make(chan struct{})
+	var running atomic.Int64
+	start := func(ipc.Spec) (Child, error) {
+		parent, file, err := ipc.Pair()
+		if err != nil {
+			return nil, err
+		}
+		conn, err := ipc.FromFile(file)
+		if err != nil {
+			return nil, err
+		}
+		child := &thread{conn: parent, done: make(chan struct{})}
+		go func() {
+			defer close(child.done)
+			defer conn.Close()
+			if _, err := conn.Receive(); err != nil {
+				t.Error(err)
+			}
+			if n := running.Add(1); n > maxLooking {
+				t.Errorf("%d look at once", n)
+			}
+			began <- struct{}{}
+			<-gate
+			running.Add(-1)
+			child.err = conn.Send(job.KindResult, job.Result{})
+		}()
+		return child, nil
+	}
+	s := notRunning(t, servers, maxLooking+2, start)
+	var wg sync.WaitGroup
+	for i := range servers {
+		v := &server{index: i, name: fmt.Sprintf("s%d", i), log: s.Log.Logger}
+		wg.Go(func() {
+			if _, err := s.runAsked(v, job.Usage, job.Spec{}, asking{}); err != nil {
+				t.Errorf("server %s: %v", v.name, err)
+			}
+		})
+	}
+	for range maxLooking {
+		<-began
+	}
+	if _, _, err := s.reserve(&server{name: "other"}, job.Backup, 1); err != nil {
+		t.Errorf("a backup meanwhile: %v", err)
+	}
+	close(gate)
+	wg.Wait()
 }

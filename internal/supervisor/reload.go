@@ -172,12 +172,13 @@ func (s *Supervisor) exchange(c *config.Config, joining, leaving []*server) {
 		i := slices.IndexFunc(all, func(v *server) bool { return v.name == sc.Name })
 		list = append(list, all[i])
 	}
+	// Before they are in the fleet, whose end ends what has begun of its servers.
+	for _, v := range joining {
+		s.begin(v)
+	}
 	s.fleet.set(list)
 	for _, v := range leaving {
 		s.remove(v)
-	}
-	for _, v := range joining {
-		s.begin(v)
 	}
 }
 

@@ -24,7 +24,7 @@ func policy(c *config.Config, sc *config.Server) job.Policy {
 func (s *Supervisor) expire(ctx context.Context, v *server) {
 	t := time.NewTicker(s.config.Load().Main.RetentionInterval)
 	defer t.Stop()
-	alarm := ""
+	alarm, failed := "", ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -36,13 +36,22 @@ func (s *Supervisor) expire(ctx context.Context, v *server) {
 		}
 		report, err := s.expireOnce(v)
 		switch {
-		case ctx.Err() != nil:
-		case errors.As(err, new(*busyError)):
+		case ctx.Err() != nil, errors.As(err, new(*busyError)):
+			continue
 		case err != nil:
-			v.log.Error("retention", "err", err)
+			if err.Error() != failed { // once, and again when it is another
+				failed = err.Error()
+				v.log.Error("retention", "err", err)
+			}
+			continue
+		case failed != "":
+			failed = ""
+			v.log.Info("the retention works again")
+		}
+		switch {
 		case len(report.Refused) == 0:
 			alarm = ""
-		case report.Refused[0] != alarm: // once, and again when it is another
+		case report.Refused[0] != alarm:
 			alarm = report.Refused[0]
 			v.log.Error("retention deletes nothing", "why", alarm)
 		}

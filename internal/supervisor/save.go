@@ -46,15 +46,19 @@ func save(path, section, name, value string) (kept string, err error) {
 	return kept, nil
 }
 
-// forgetIfSame removes a name that was kept for nothing: the file has its first name still.
-func forgetIfSame(kept, path string) {
+// forgetIfSame removes a name that was kept for nothing, because the file has its first name
+// still, and reports whether it was one.
+func forgetIfSame(kept, path string) bool {
 	a, err := os.Stat(kept)
 	if err != nil {
-		return
+		return false
 	}
-	if b, err := os.Stat(path); err == nil && os.SameFile(a, b) {
-		_ = os.Remove(kept)
+	b, err := os.Stat(path)
+	if err != nil || !os.SameFile(a, b) {
+		return false
 	}
+	_ = os.Remove(kept)
+	return true
 }
 
 // exchangeFile replaces a file and keeps its mode.
@@ -66,7 +70,8 @@ func exchangeFile(path string, content []byte) error {
 	return durable.ReplaceFile(durable.OS{}, path, info.Mode().Perm(), content)
 }
 
-// keptFiles returns the former files of a configuration, oldest first.
+// keptFiles returns the former files of a configuration, oldest first. The caller holds the
+// lock of changes.
 func keptFiles(path string) ([]string, error) {
 	names, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
@@ -75,9 +80,15 @@ func keptFiles(path string) ([]string, error) {
 	var kept []string
 	for _, n := range names {
 		stamp, ok := strings.CutPrefix(n.Name(), filepath.Base(path)+".")
-		if _, err := time.Parse(keptStamp, stamp); ok && err == nil {
-			kept = append(kept, filepath.Join(filepath.Dir(path), n.Name()))
+		if _, err := time.Parse(keptStamp, stamp); !ok || err != nil {
+			continue
 		}
+		name := filepath.Join(filepath.Dir(path), n.Name())
+		// One that a crash left before the file was replaced.
+		if forgetIfSame(name, path) {
+			continue
+		}
+		kept = append(kept, name)
 	}
 	slices.Sort(kept)
 	return kept, nil
@@ -90,18 +101,8 @@ func (h handler) rollback() (mgmt.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, err := keptFiles(path)
+	former, err := h.bringBack(path)
 	if err != nil {
-		return nil, err
-	}
-	if len(kept) == 0 {
-		return nil, &mgmt.Error{Code: mgmt.CodeConfRollbackNone, Workflow: "conf rollback", Err: fmt.Errorf("%s: no former file is kept: conf set --save keeps one", path)}
-	}
-	former := kept[len(kept)-1]
-	if _, err := config.Load(former); err != nil {
-		return nil, fmt.Errorf("the former file is not right, nothing was changed: %w", err)
-	}
-	if err := h.bringBack(path, former); err != nil {
 		return nil, err
 	}
 	resp, err := h.reloadFiles()
@@ -112,18 +113,30 @@ func (h handler) rollback() (mgmt.Response, error) {
 	return resp, nil
 }
 
-func (h handler) bringBack(path, former string) error {
+// bringBack puts the newest former file in the place of the present one.
+func (h handler) bringBack(path string) (former string, err error) {
 	h.changing.Lock()
 	defer h.changing.Unlock()
+	kept, err := keptFiles(path)
+	if err != nil {
+		return "", err
+	}
+	if len(kept) == 0 {
+		return "", &mgmt.Error{Code: mgmt.CodeConfRollbackNone, Workflow: "conf rollback", Err: fmt.Errorf("%s: no former file is kept: conf set --save keeps one", path)}
+	}
+	former = kept[len(kept)-1]
+	if _, err := config.Load(former); err != nil {
+		return "", fmt.Errorf("the former file is not right, nothing was changed: %w", err)
+	}
 	undone := path + undoneSuffix
 	if err := os.Remove(undone); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return "", err
 	}
 	if err := os.Link(path, undone); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.Rename(former, path); err != nil {
-		return err
+		return "", err
 	}
-	return durable.OS{}.SyncDir(filepath.Dir(path))
+	return former, durable.OS{}.SyncDir(filepath.Dir(path))
 }

@@ -23,8 +23,9 @@ const calendarFile = "schedule.json"
 
 // A calendar is what was done by the schedule of a server, by job and time.
 type calendar struct {
-	mu   sync.Mutex
-	runs map[string]*run
+	mu    sync.Mutex
+	runs  map[string]*run
+	begun bool // a run that the file does not have
 }
 
 // A run is the last run of one line of a schedule.
@@ -90,10 +91,10 @@ func (c *calendar) of(e config.Scheduled, now time.Time) *run {
 	r := c.runs[line(e)]
 	if r == nil {
 		r = &run{Until: now}
-		c.runs[line(e)] = r
+		c.runs[line(e)], c.begun = r, true
 	}
 	if r.Until.After(now.Add(clockSlack)) {
-		r.Until, r.RetryAt = now, time.Time{}
+		r.Until, r.RetryAt, c.begun = now, time.Time{}, true
 	}
 	return r
 }
@@ -190,8 +191,8 @@ func (s *Supervisor) keepSchedule(ctx context.Context, v *server) {
 		sc, ok := c.Server(v.name)
 		if ok {
 			list := lines(c, sc)
-			for _, e := range list {
-				v.calendar.know(e, time.Now())
+			if v.calendar.know(list, time.Now()) {
+				v.keepCalendar(path)
 			}
 			if e, due := v.calendar.due(v.name, list, sc.ScheduleJitter, time.Now()); due && v.busy.Load() == nil {
 				s.runScheduled(ctx, v, e, path)
@@ -205,11 +206,23 @@ func (s *Supervisor) keepSchedule(ctx context.Context, v *server) {
 	}
 }
 
-// know begins the run of a line that is new.
-func (c *calendar) know(e config.Scheduled, now time.Time) {
+// know begins the runs of lines that are new, and reports whether there are any since it
+// was asked last: from when they count must outlive the daemon, or one that is started
+// again more often than a line is due never comes to it.
+func (c *calendar) know(list []config.Scheduled, now time.Time) (begun bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.of(e, now)
+	for _, e := range list {
+		c.of(e, now)
+	}
+	begun, c.begun = c.begun, false
+	return begun
+}
+
+func (v *server) keepCalendar(path string) {
+	if err := v.calendar.save(path); err != nil {
+		v.log.Warn("what was done by the schedule cannot be noted", "err", err)
+	}
 }
 
 func (s *Supervisor) runScheduled(ctx context.Context, v *server, e config.Scheduled, path string) {
@@ -224,9 +237,7 @@ func (s *Supervisor) runScheduled(ctx context.Context, v *server, e config.Sched
 	v.calendar.mu.Lock()
 	v.calendar.of(e, started).ended(started, time.Now(), err)
 	v.calendar.mu.Unlock()
-	if err := v.calendar.save(path); err != nil {
-		v.log.Warn("what was done by the schedule cannot be noted", "err", err)
-	}
+	v.keepCalendar(path)
 }
 
 // scheduled does a job of the schedule.

@@ -1,13 +1,18 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/config"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // scheduleOf reads a schedule from a configuration.
@@ -95,7 +100,7 @@ func TestAnotherZoneInTheConfigurationBeginsAnew(t *testing.T) {
 	berlin, tokyo := scheduleOf(t, `full: "CRON_TZ=Europe/Berlin 0 1 * * *"`), scheduleOf(t, `full: "CRON_TZ=Asia/Tokyo 0 1 * * *"`)
 	c := calendar{runs: map[string]*run{}}
 	now := time.Date(2026, 11, 21, 0, 5, 0, 0, time.UTC) // five past one in Berlin
-	c.know(berlin[0], now.Add(-time.Hour))
+	c.know(berlin, now.Add(-time.Hour))
 	e, due := c.due("primary", berlin, 0, now)
 	if !due {
 		t.Fatal("nothing is due in Berlin")
@@ -125,7 +130,7 @@ func TestScheduleWhenTheClockJumps(t *testing.T) {
 	list := scheduleOf(t, `full: "CRON_TZ=UTC 0 1 * * *"`)
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	c := calendar{runs: map[string]*run{}}
-	c.know(list[0], now)
+	c.know(list, now)
 	runs := func(from time.Time, hours int) (n int) {
 		for at := from; at.Before(from.Add(time.Duration(hours) * time.Hour)); at = at.Add(5 * time.Minute) {
 			if e, due := c.due("primary", list, 0, at); due {
@@ -162,7 +167,7 @@ func TestMissedRunsAreDoneOnce(t *testing.T) {
 	if err := c.load(path); err != nil {
 		t.Fatal(err)
 	}
-	c.know(list[0], now)
+	c.know(list, now)
 	if err := c.save(path); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +191,40 @@ func TestMissedRunsAreDoneOnce(t *testing.T) {
 	if _, due := c.due("primary", list, 0, now.AddDate(-50, 0, 0).Add(time.Hour)); !due {
 		t.Error("nothing is due any more after the clock was set back")
 	}
+}
+
+// TestDaemonThatIsStartedOftenComesToItsSchedule starts it again more often than what it is
+// to do every hour is due for the first time.
+func TestDaemonThatIsStartedOftenComesToItsSchedule(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf := "[pgmoneta]\nhost = localhost\nbase_dir = " + dir + "\nunix_socket_dir = " + dir + "\nverification = 1h\n" +
+		"[primary]\nhost = localhost\nport = 5432\nuser = repl\nwal_slot = repl\n"
+	c, err := config.ParseBytes("pgmoneta.conf", []byte(conf), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := repo.Open(durable.OS{}, dir, "primary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var v *server
+		for range 3 {
+			s := &Supervisor{}
+			s.config.Store(c)
+			v = &server{name: "primary", repo: r, log: slog.New(slog.DiscardHandler)}
+			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+			s.keepSchedule(ctx, v)
+			cancel()
+		}
+		e := config.Every("verify", time.Hour)
+		// There is no backup to verify, which is said each time it is tried.
+		if run := v.calendar.runs[line(e)]; run == nil || run.Failures == 0 {
+			t.Errorf("nothing was done in %s: %+v", time.Since(began), run)
+		}
+	})
 }
 
 func TestFailedRunsAreRepeatedLaterAndLater(t *testing.T) {

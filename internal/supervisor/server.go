@@ -52,6 +52,7 @@ type server struct {
 	timelines  atomic.Pointer[[]metrics.Timeline] // history of the present timeline
 	tally      tally
 
+	mode     sync.Mutex // held while the mode changes
 	receiver receiver
 	watchers sync.WaitGroup
 	workers  sync.WaitGroup

@@ -101,6 +101,8 @@ type Supervisor struct {
 	jobs map[int]*running // by job slot
 	book book
 
+	looking chan struct{} // holds a token for each job that only looks
+
 	audit audit
 
 	holes     holeBoard
@@ -137,7 +139,7 @@ func New(o Options) (*Supervisor, error) {
 			return p, nil
 		}
 	}
-	s := &Supervisor{Options: o, jobs: map[int]*running{}}
+	s := &Supervisor{Options: o, jobs: map[int]*running{}, looking: make(chan struct{}, maxLooking)}
 	s.config.Store(o.Config)
 	s.reloaded.Store(time.Now().UnixNano())
 	if err := s.sealable(o.Config); err != nil {
@@ -234,13 +236,10 @@ func (s *Supervisor) Run(parent context.Context) error {
 		return err
 	}
 	if damaged, err := s.book.load(c.Main.BaseDir); err != nil || damaged > 0 {
-		s.Log.Warn("history of jobs not read whole", "damaged", damaged, "err", err)
+		s.Log.Warn("history of jobs not read whole", "file", filepath.Join(c.Main.BaseDir, historyName), "damaged", damaged, "err", err)
 	}
-	if err := s.listeners.bind(s, c); err != nil {
+	if err := s.answer(c); err != nil {
 		return err
-	}
-	for _, v := range s.servers {
-		s.begin(v)
 	}
 	var watchers sync.WaitGroup
 	watchers.Go(s.handleSignals)
@@ -269,6 +268,20 @@ func (s *Supervisor) Run(parent context.Context) error {
 	s.listeners.close() // waits for requests, and these for their jobs
 	s.fleet.stopReceiving()
 	s.Log.Info("stopped")
+	return nil
+}
+
+// answer begins to answer requests, and then everything else. A reload waits until that
+// has been done: it may end it again.
+func (s *Supervisor) answer(c *config.Config) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := s.listeners.bind(s, c); err != nil {
+		return err
+	}
+	for _, v := range s.servers {
+		s.begin(v)
+	}
 	return nil
 }
 

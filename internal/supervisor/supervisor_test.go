@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,15 +55,15 @@ func startThread(seg *shmem.Segment) func(ipc.Spec) (Child, error) {
 	}
 }
 
-// bed runs a supervisor with threads for a server, until the test ends.
-func bed(t *testing.T, s *pgtest.Server, dir string) (stop func()) {
+// bed runs a supervisor with threads for a server, until the test ends. Settings are of the main section.
+func bed(t *testing.T, s *pgtest.Server, dir string, settings ...string) (stop func()) {
 	t.Helper()
 	passfile := filepath.Join(dir, "pgpass")
 	if err := os.WriteFile(passfile, []byte("*:*:*:*:"+pgtest.ReplPassword+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("[pgmoneta]\nhost = 127.0.0.1\nbase_dir = %s/base\nunix_socket_dir = %s\ncreate_slot = yes\npassfile = %s\n"+
-		"[primary]\nhost = %s\nport = %d\nuser = %s\nwal_slot = pgmoneta\n", dir, dir, passfile, s.Host, s.Port, pgtest.ReplUser)
+	text := fmt.Sprintf("[pgmoneta]\nhost = 127.0.0.1\nbase_dir = %s/base\nunix_socket_dir = %s\ncreate_slot = yes\npassfile = %s\n%s\n"+
+		"[primary]\nhost = %s\nport = %d\nuser = %s\nwal_slot = pgmoneta\n", dir, dir, passfile, strings.Join(settings, "\n"), s.Host, s.Port, pgtest.ReplUser)
 	path := filepath.Join(dir, "pgmoneta.conf")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -23,9 +23,13 @@ import (
 func (w *worker) job(ctx context.Context) job.Result {
 	started := time.Now()
 	result, err := w.locked(ctx)
+	done, failed := slog.LevelInfo, slog.LevelError
+	if w.Kind.Quiet() { // who asked says so, and not each time
+		done, failed = slog.LevelDebug, slog.LevelDebug
+	}
 	if err != nil {
 		result = job.Result{Failure: failure(err), Restore: result.Restore}
-		w.log.Error("job failed", "job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond), "err", err)
+		w.log.Log(ctx, failed, "job failed", "job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond), "err", err)
 		return result
 	}
 	attrs := []any{"job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond)}
@@ -34,11 +38,7 @@ func (w *worker) job(ctx context.Context) job.Result {
 	} else if r := result.Restore; r != nil && r.Backup != nil {
 		attrs = append(attrs, "label", string(r.Backup.Label))
 	}
-	level := slog.LevelInfo
-	if w.Kind.Quiet() {
-		level = slog.LevelDebug
-	}
-	w.log.Log(ctx, level, "job done", attrs...)
+	w.log.Log(ctx, done, "job done", attrs...)
 	return result
 }
 

@@ -41,6 +41,10 @@ func TestSettingsAreSavedAndBroughtBack(t *testing.T) {
 	if kept, _ := filepath.Glob(d.path("pgmoneta.conf.2*")); len(kept) != 2 {
 		t.Errorf("former files: %v, want two", kept)
 	}
+	// A daemon that was killed in the middle of another one.
+	if err := os.Link(d.path("pgmoneta.conf"), d.path("pgmoneta.conf.20990101T000000.000000Z")); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		d.must(t, "conf", "rollback")
 	}
