@@ -5,7 +5,8 @@
 //
 // The result has its name when it is complete and durable, and not before; only then the
 // source goes. A file of that name is never replaced. What was interrupted leaves the
-// source whole and beside it a file ending in ".tmp".
+// source whole and beside it a file ending in ".tmp". Only regular files are replaced,
+// and no symbolic links: what they lead to would stay.
 //
 // What [Decrypt] makes was authenticated to its last byte. It reads what [Encrypt] makes,
 // which is the format of package sealed, and what C pgmoneta 0.22 encrypted with the same
@@ -69,7 +70,7 @@ func Compress(ctx context.Context, path string, codec container.Codec, level int
 		return "", fmt.Errorf("%s: %s is no compression", path, codec)
 	}
 	dest := path + suffixes[0]
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		w, err := container.Compress(codec, level, out)
 		if err != nil {
 			return err
@@ -85,7 +86,7 @@ func Decompress(ctx context.Context, path string) (string, error) {
 	if codec == container.None {
 		return "", &SuffixError{path, "its name ends in none of .gz, .zstd, .zst, .lz4 and .bz2"}
 	}
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		r, err := decompressor(codec, in)
 		if err != nil {
 			return err
@@ -116,7 +117,7 @@ func Encrypt(ctx context.Context, path string, cipher container.Cipher, master *
 		return "", &SuffixError{path, "its name says that it is encrypted already"}
 	}
 	dest := path + sealed.Suffix
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		w, err := sealed.NewWriter(out, master, cipher)
 		if err != nil {
 			return err
@@ -134,7 +135,7 @@ func Decrypt(ctx context.Context, path string, master *vault.MasterKey) (string,
 	if !ok || dest == "" || strings.HasSuffix(dest, "/") {
 		return "", &SuffixError{path, "its name does not end in " + sealed.Suffix}
 	}
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		r, err := in.plain(ctx, master)
 		if err != nil {
 			return err
@@ -148,7 +149,7 @@ func Decrypt(ctx context.Context, path string, master *vault.MasterKey) (string,
 // that was not authenticated, for which a file of C pgmoneta would have to be read twice:
 // it is refused.
 func DecryptTo(ctx context.Context, path string, master *vault.MasterKey, out io.Writer) error {
-	in, err := open(ctx, path)
+	in, err := open(ctx, path, 0)
 	if err != nil {
 		return err
 	}
@@ -176,8 +177,12 @@ type source struct {
 	size int64
 }
 
-func open(ctx context.Context, path string) (*source, error) {
-	f, err := os.Open(path)
+// open opens a regular file. Nothing else is waited for, as for the writer of a pipe.
+func open(ctx context.Context, path string, flags int) (*source, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		err = fmt.Errorf("%w: name the file itself and no link to it", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -236,8 +241,8 @@ func (s *source) plain(ctx context.Context, master *vault.MasterKey) (io.Reader,
 const tempSuffix = ".tmp"
 
 // convert makes dest of the file at path, and removes that.
-func convert(ctx context.Context, path, dest string, do func(in *source, out io.Writer) error) error {
-	in, err := open(ctx, path)
+func convert(ctx context.Context, fsys durable.FS, path, dest string, do func(in *source, out io.Writer) error) error {
+	in, err := open(ctx, path, syscall.O_NOFOLLOW)
 	if err != nil {
 		return err
 	}
@@ -245,7 +250,6 @@ func convert(ctx context.Context, path, dest string, do func(in *source, out io.
 	if _, err := os.Lstat(dest); err == nil {
 		return &fs.PathError{Op: "create", Path: dest, Err: fs.ErrExist}
 	}
-	fsys := durable.OS{}
 	temp := dest + tempSuffix
 	out, err := fsys.Create(temp)
 	if errors.Is(err, fs.ErrExist) {
