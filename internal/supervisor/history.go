@@ -187,12 +187,12 @@ func (b *book) list() []record {
 	return all
 }
 
-// unqueue cancels a job that waits. running reports that it is too late for that.
-func (b *book) unqueue(id int64) (running, known bool) {
+// unqueue cancels a job of a server that waits. running reports that it is too late for that.
+func (b *book) unqueue(server string, id int64) (running, known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.open[id]
-	if e == nil {
+	if e == nil || e.Server != server {
 		return false, false
 	}
 	select {

@@ -66,9 +66,9 @@ func (h handler) cancel(req *mgmt.Request, v *server) error {
 		h.cancelJob(v, 0)
 		return nil
 	}
-	running, known := h.book.unqueue(id)
+	running, known := h.book.unqueue(v.name, id)
 	if !known {
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d neither waits nor runs (pgmoneta-cli jobs)", id)}
+		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d of server %q neither waits nor runs (pgmoneta-cli jobs)", id, v.name)}
 	}
 	if running {
 		h.cancelJob(v, id)

@@ -46,7 +46,10 @@ func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
 				t.Errorf("a job beyond the bound, wait %t: %v, want busy", wait, err)
 			}
 		}
-		if running, known := b.unqueue(b.find("a", "ticket 3")); running || !known {
+		if _, known := b.unqueue("b", b.find("a", "ticket 3")); known {
+			t.Error("a job of one server was cancelled as one of another")
+		}
+		if running, known := b.unqueue("a", b.find("a", "ticket 3")); running || !known {
 			t.Errorf("unqueue: running %t, known %t", running, known)
 		}
 		synctest.Wait()
