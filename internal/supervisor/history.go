@@ -34,7 +34,7 @@ const (
 // A record is what is remembered of a job: one line of the history, as JSON.
 type record struct {
 	ID     int64
-	Server string
+	Server string // "" for a job about a file
 	Kind   job.Kind
 	State  string
 	Backup string `json:",omitempty"`
@@ -97,7 +97,7 @@ func (b *book) load(baseDir string) (damaged int, err error) {
 func decodeHistory(content []byte) (past []record, damaged int) {
 	for line := range bytes.Lines(content) {
 		var r record
-		if err := json.Unmarshal(line, &r); err != nil || r.ID <= 0 || r.ID > maxID || r.Server == "" || r.Kind == "" {
+		if err := json.Unmarshal(line, &r); err != nil || r.ID <= 0 || r.ID > maxID || r.Kind == "" || (r.Server == "") != r.Kind.OfFile() {
 			damaged++
 			continue
 		}

@@ -49,6 +49,13 @@ func (r record) document() mgmt.Document {
 	return d
 }
 
+func ofServer(v *server) string {
+	if v.name == "" {
+		return " about a file"
+	}
+	return fmt.Sprintf(" of server %q", v.name)
+}
+
 // cancel stops the job that a request names, by number or ticket, or without either
 // the one that runs.
 func (h handler) cancel(req *mgmt.Request, v *server) error {
@@ -68,7 +75,7 @@ func (h handler) cancel(req *mgmt.Request, v *server) error {
 	}
 	running, known := h.book.unqueue(v.name, id)
 	if !known {
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d of server %q neither waits nor runs (pgmoneta-cli jobs)", id, v.name)}
+		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d%s neither waits nor runs (pgmoneta-cli jobs)", id, ofServer(v))}
 	}
 	if running {
 		h.cancelJob(v, id)

@@ -81,6 +81,9 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(v, job.Backup, "").record)
 	}
 	clear(first.open)
+	if err := first.leave(first.enter(&server{}, job.Compress, ""), job.Result{}, nil); err != nil { // of a file
+		t.Fatal(err)
+	}
 	e := first.enter(v, job.Delete, "")
 	first.begin(e)
 	if err := first.leave(e, job.Result{}, errors.New("no such\nbackup")); err != nil {
