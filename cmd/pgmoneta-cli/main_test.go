@@ -166,7 +166,7 @@ func transcript(t *testing.T, dir, script string) string {
 			continue
 		}
 		var stdout, stderr bytes.Buffer
-		p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
+		p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, defaultDir: filepath.Join(dir, "etc"), now: clock}
 		args := split(strings.ReplaceAll(strings.TrimSpace(command), "DIR", dir))
 		status := p.run(context.Background(), args)
 

@@ -81,7 +81,8 @@ func (h home) command(program string, args ...string) *exec.Cmd {
 // daemon starts the daemon, which ends with the test, and waits until it answers.
 func (h home) daemon() {
 	h.t.Helper()
-	cmd := h.command("pgmoneta")
+	// What /etc/pgmoneta has on this machine must not matter.
+	cmd := h.command("pgmoneta", "-u", h.path("pgmoneta_users.conf"), "-A", h.path("pgmoneta_admins.conf"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(h.t, cmd.Start())

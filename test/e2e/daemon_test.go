@@ -45,7 +45,6 @@ type daemon struct {
 	dir     string
 	bin     string
 	metrics int
-	admins  string // admins file, "" for none
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
@@ -107,14 +106,18 @@ func (d *daemon) write(t *testing.T, name, content string) {
 	}
 }
 
+// command prepares the daemon. All files are named, also those of users and admins that
+// need not exist: what /etc/pgmoneta has on this machine must not matter.
+func (d *daemon) command(t *testing.T, conf string, options ...string) *exec.Cmd {
+	t.Helper()
+	files := []string{"-c", d.path(conf), "-u", d.path("pgmoneta_users.conf"), "-A", d.path("pgmoneta_admins.conf")}
+	return pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), append(files, options...)...)
+}
+
 // start starts the daemon and waits until it answers.
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	args := []string{"-c", d.path("pgmoneta.conf")}
-	if d.admins != "" {
-		args = append(args, "-A", d.admins)
-	}
-	d.cmd = pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), args...)
+	d.cmd = d.command(t, "pgmoneta.conf")
 	var out bytes.Buffer
 	d.cmd.Stdout, d.cmd.Stderr = &out, &out
 	if err := d.cmd.Start(); err != nil {
@@ -153,6 +156,15 @@ func (d *daemon) end() {
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill()
 	<-d.exited
+}
+
+// administrator writes an admins file with the user dba, who may use the daemon from
+// other machines once it starts, and an empty configuration for the client on one of those.
+func (d *daemon) administrator(t *testing.T, password string) {
+	t.Helper()
+	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", password, "user", "add")
+	d.write(t, "client.conf", "")
+	pgtest.Own(t, d.dir)
 }
 
 // cli runs pgmoneta-cli and returns what it printed and its exit code.

@@ -27,8 +27,7 @@ func converting(t *testing.T, settings ...string) (d *daemon, local, remote *cli
 	port := freePort(t)
 	d = prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, append(settings, "encryption = aes", fmt.Sprintf("management = %d", port))...)
 	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
-	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", "letmein", "user", "add")
-	d.admins = d.path("pgmoneta_admins.conf")
+	d.administrator(t, "letmein")
 	if err := os.Mkdir(d.path("files"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,8 @@ wal_slot = %[8]s
 			t.Logf("log of the daemon:\n%s", tail(log, 20000))
 		}
 	})
-	c.start(t, pgtest.Command(t, d.dir, filepath.Join(d.programs, "pgmoneta"), "-c", d.path("pgmoneta.conf")), d.path("output"))
+	c.start(t, pgtest.Command(t, d.dir, filepath.Join(d.programs, "pgmoneta"), "-c", d.path("pgmoneta.conf"),
+		"-u", d.path("pgmoneta_users.conf"), "-A", d.path("pgmoneta_admins.conf")), d.path("output"))
 	waitFor(t, 20*time.Second, "the daemon", func() error {
 		_, err := d.cli(t, "ping")
 		return err
