@@ -19,18 +19,8 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "pgmoneta-e2e-bin-")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", dir, "../../cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return dir, os.Chmod(dir, 0o755)
-})
+// programs builds the programs once; they are removed when the tests have ended.
+var programs = sync.OnceValues(pgtest.Build)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -220,19 +210,10 @@ func (d *daemon) worker(t *testing.T, name string) int {
 	return int(d.status(t, name)["WorkerPID"].(float64))
 }
 
+// waitFor is how everybody waits here.
 func waitFor(t *testing.T, patience time.Duration, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waiting %s for %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	pgtest.WaitFor(t, patience, what, ok)
 }
 
 // alive reports whether a process runs and is no zombie.
