@@ -510,7 +510,7 @@ func jobsView() *view {
 			cellOf("Kind", "Kind"), cellOf("State", "State"), momentCell("Queued (UTC)", "Queued"),
 			madeCell("Took", func(d mgmt.Document) string { return secondsOf(d, "Elapsed") }), cellOf("Backup", "Backup"),
 		},
-		notes: func(d mgmt.Document) []string { return lines(textOf(d, "Error")) },
+		notes: func(d mgmt.Document) []string { return append(lines(textOf(d, "File")), lines(textOf(d, "Error"))...) },
 	}}}
 }
 

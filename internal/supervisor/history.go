@@ -38,6 +38,7 @@ type record struct {
 	Kind   job.Kind
 	State  string
 	Backup string `json:",omitempty"`
+	File   string `json:",omitempty"` // that it is about
 	Error  string `json:",omitempty"`
 
 	Queued  time.Time
@@ -109,13 +110,13 @@ func decodeHistory(content []byte) (past []record, damaged int) {
 // maxID leaves room: a damaged number must not use up those that follow.
 const maxID = 1 << 53
 
-// enter makes a job known, before it waits for its turn.
-func (b *book) enter(v *server, kind job.Kind, ticket string) *entry {
+// enter makes a job known, before it waits for its turn. Of its record only what it is about is given.
+func (b *book) enter(r record, ticket string) *entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.last++
-	e := &entry{record: record{ID: b.last, Server: v.name, Kind: kind, State: stateQueued, Queued: time.Now().UTC()},
-		turn: make(chan struct{}), unwanted: make(chan struct{}), ticket: ticket}
+	r.ID, r.State, r.Queued = b.last, stateQueued, time.Now().UTC()
+	e := &entry{record: r, turn: make(chan struct{}), unwanted: make(chan struct{}), ticket: ticket}
 	if b.open == nil {
 		b.open = map[int64]*entry{}
 	}

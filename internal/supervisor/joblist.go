@@ -43,17 +43,13 @@ func (r record) document() mgmt.Document {
 	if r.Backup != "" {
 		d["Backup"] = r.Backup
 	}
+	if r.File != "" {
+		d["File"] = r.File
+	}
 	if r.Error != "" {
 		d["Error"] = r.Error
 	}
 	return d
-}
-
-func ofServer(v *server) string {
-	if v.name == "" {
-		return " about a file"
-	}
-	return fmt.Sprintf(" of server %q", v.name)
 }
 
 // cancel stops the job that a request names, by number or ticket, or without either
@@ -75,7 +71,11 @@ func (h handler) cancel(req *mgmt.Request, v *server) error {
 	}
 	running, known := h.book.unqueue(v.name, id)
 	if !known {
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d%s neither waits nor runs (pgmoneta-cli jobs)", id, ofServer(v))}
+		whose := fmt.Sprintf("of server %q", v.name)
+		if v == h.files {
+			whose = "about a file"
+		}
+		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d %s neither waits nor runs (pgmoneta-cli jobs)", id, whose)}
 	}
 	if running {
 		h.cancelJob(v, id)

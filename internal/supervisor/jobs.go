@@ -53,7 +53,7 @@ func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how askin
 			return job.Result{}, fmt.Errorf("server %q: %w", v.name, err)
 		}
 	}
-	e := s.book.enter(v, kind, how.ticket)
+	e := s.book.enter(record{Server: v.name, Kind: kind, File: spec.Path}, how.ticket)
 	e.request = how.request
 	defer func() {
 		if err := s.book.leave(e, result, err); err != nil {

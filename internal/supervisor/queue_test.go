@@ -20,13 +20,13 @@ func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v, b := &server{name: "a", log: slog.New(slog.DiscardHandler)}, &book{}
-		if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), true); err != nil {
+		if err := v.queue.acquire(t.Context(), v, b.enter(record{Server: v.name, Kind: job.Backup}, ""), true); err != nil {
 			t.Fatal(err)
 		}
 		order := make(chan int, maxQueued)
 		entries := make([]*entry, maxQueued)
 		for i := range entries {
-			entries[i] = b.enter(v, job.Verify, fmt.Sprint("ticket ", i))
+			entries[i] = b.enter(record{Server: v.name, Kind: job.Verify}, fmt.Sprint("ticket ", i))
 			go func() {
 				err := v.queue.acquire(t.Context(), v, entries[i], true)
 				if i == 3 && errors.Is(err, errNotWanted) {
@@ -42,7 +42,7 @@ func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
 		}
 		var busy *busyError
 		for _, wait := range []bool{true, false} {
-			if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), wait); !errors.As(err, &busy) {
+			if err := v.queue.acquire(t.Context(), v, b.enter(record{Server: v.name, Kind: job.Backup}, ""), wait); !errors.As(err, &busy) {
 				t.Errorf("a job beyond the bound, wait %t: %v, want busy", wait, err)
 			}
 		}
@@ -78,18 +78,18 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 		t.Fatalf("load of nothing: %d, %v", damaged, err)
 	}
 	for range maxHistory + 10 {
-		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(v, job.Backup, "").record)
+		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(record{Server: v.name, Kind: job.Backup}, "").record)
 	}
 	clear(first.open)
-	if err := first.leave(first.enter(&server{}, job.Compress, ""), job.Result{}, nil); err != nil { // of a file
+	if err := first.leave(first.enter(record{Kind: job.Compress, File: "/file"}, ""), job.Result{}, nil); err != nil { // of a file
 		t.Fatal(err)
 	}
-	e := first.enter(v, job.Delete, "")
+	e := first.enter(record{Server: v.name, Kind: job.Delete}, "")
 	first.begin(e)
 	if err := first.leave(e, job.Result{}, errors.New("no such\nbackup")); err != nil {
 		t.Fatal(err)
 	}
-	busy := first.enter(v, job.Delete, "")
+	busy := first.enter(record{Server: v.name, Kind: job.Delete}, "")
 	if err := first.leave(busy, job.Result{}, fmt.Errorf("backup: %w", &busyError{})); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 	if last := list[len(list)-1]; last.ID != e.ID || last.State != stateFailed || last.Error != "no such\nbackup" {
 		t.Errorf("the last job is %+v", last)
 	}
-	if next := second.enter(v, job.Backup, ""); next.ID <= e.ID {
+	if next := second.enter(record{Server: v.name, Kind: job.Backup}, ""); next.ID <= e.ID {
 		t.Errorf("job %d after %d", next.ID, e.ID)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -52,22 +53,19 @@ func (d *daemon) put(t *testing.T, name string, content []byte) string {
 // alone fails the test unless that file is all there is, with the content.
 func (d *daemon) alone(t *testing.T, name string, content []byte) {
 	t.Helper()
-	if there := namesIn(t, d.path("files")); !slices.Equal(there, []string{name}) {
-		t.Fatalf("there is %v, want %s alone", there, name)
+	if left := namesIn(t, d.path("files")); !slices.Equal(left, []string{name}) {
+		t.Fatalf("there is %v, want %s alone", left, name)
 	}
 	if got, err := os.ReadFile(filepath.Join(d.path("files"), name)); err != nil || !bytes.Equal(got, content) {
 		t.Fatalf("%s has %d bytes (%v), want %d, the same", name, len(got), err, len(content))
 	}
 }
 
-func namesIn(t *testing.T, dir string) (names []string) {
+func namesIn(t *testing.T, dir string) []string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
+	names, err := fs.Glob(os.DirFS(dir), "*")
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, e := range entries {
-		names = append(names, e.Name())
 	}
 	return names
 }
@@ -125,7 +123,7 @@ func TestFilesAreConvertedForOtherClients(t *testing.T) {
 		t.Errorf("%v, %v: the mode of the source is lost", info, err)
 	}
 	for _, job := range local.must(t, mgmt.Jobs, nil).List("Jobs") {
-		if job := job.(mgmt.Document); job.Text("State") != "done" || job["Server"] != nil {
+		if job := job.(mgmt.Document); job.Text("State") != "done" || job["Server"] != nil || !strings.HasPrefix(job.Text("File"), d.path("files/note")) {
 			t.Errorf("job %v", job)
 		}
 	}
@@ -260,12 +258,12 @@ func TestConversionIsInterrupted(t *testing.T) {
 	if o := <-second; !o.Status {
 		t.Errorf("the one that waited: %+v", o)
 	}
-	if there := namesIn(t, d.path("files")); !slices.Equal(there, []string{"big", "small.aes"}) {
-		t.Errorf("after the cancellation there is %v", there)
+	if left := namesIn(t, d.path("files")); !slices.Equal(left, []string{"big", "small.aes"}) {
+		t.Errorf("after the cancellation there is %v", left)
 	}
 
 	first = c.send(t, mgmt.Compress, args)
-	c.runningJob(t, "compress")
+	there(t, big+".bz2.tmp")
 	for _, pid := range d.children("pgmoneta: compress") {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -282,11 +280,7 @@ func TestConversionIsInterrupted(t *testing.T) {
 	}
 
 	d.leave(t, mgmt.Compress, args)
-	c.runningJob(t, "compress")
-	waitFor(t, time.Minute, "the compressed file", func() error {
-		_, err := os.Stat(big + ".bz2")
-		return err
-	})
+	there(t, big+".bz2")
 	first = c.send(t, mgmt.Decompress, mgmt.Document{"SourceFile": big + ".bz2"})
 	c.runningJob(t, "decompress")
 	d.end()
@@ -294,9 +288,18 @@ func TestConversionIsInterrupted(t *testing.T) {
 	if err := os.Remove(filepath.Join(d.path("files"), "small.aes")); err != nil {
 		t.Fatal(err)
 	}
-	if there := namesIn(t, d.path("files")); !slices.Equal(there, []string{"big.bz2"}) {
-		t.Errorf("after the end of the daemon there is %v", there)
+	if left := namesIn(t, d.path("files")); !slices.Equal(left, []string{"big.bz2"}) {
+		t.Errorf("after the end of the daemon there is %v", left)
 	}
+}
+
+// there waits for a file.
+func there(t *testing.T, path string) {
+	t.Helper()
+	waitFor(t, time.Minute, path, func() error {
+		_, err := os.Stat(path)
+		return err
+	})
 }
 
 // leave sends a request and goes without its answer.
@@ -307,7 +310,7 @@ func (d *daemon) leave(t *testing.T, command mgmt.Command, args mgmt.Document) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := conn.Call(ctx, command, args); err == nil {
 		t.Errorf("%s was answered at once", command)
