@@ -118,6 +118,9 @@ func Encrypt(ctx context.Context, path string, cipher container.Cipher, master *
 	}
 	dest := path + sealed.Suffix
 	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
+		if err := in.opens(master); err != nil {
+			return err
+		}
 		w, err := sealed.NewWriter(out, master, cipher)
 		if err != nil {
 			return err
@@ -127,6 +130,34 @@ func Encrypt(ctx context.Context, path string, cipher container.Cipher, master *
 		}
 		return w.Close()
 	})
+}
+
+// opens returns an error when the file is the very key that it is to be sealed with: nobody
+// could read either again.
+func (s *source) opens(master *vault.MasterKey) error {
+	const most = 4096 // bytes of a master key
+	content, err := io.ReadAll(io.NewSectionReader(s, 0, min(s.size, most)))
+	if err != nil {
+		return err
+	}
+	key, err := vault.ParseMasterKey(content)
+	if err != nil {
+		return nil // it is none
+	}
+	own, err := key.Fingerprint()
+	if err != nil {
+		return err
+	}
+	for _, valid := range master.Valid() {
+		seals, err := valid.Fingerprint()
+		if err != nil {
+			return err
+		}
+		if seals == own {
+			return errors.New("it is the master key itself, without which nobody could decrypt it: keep a copy of it elsewhere")
+		}
+	}
+	return nil
 }
 
 // Decrypt decrypts a file and returns the path of the result.

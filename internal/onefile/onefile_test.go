@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
 // What is no regular file is refused at once, and stays: a pipe without a writer too.
@@ -39,6 +41,29 @@ func TestOnlyRegularFilesAreConverted(t *testing.T) {
 	}
 	if after := names(t, dir); !slices.Equal(before, after) {
 		t.Errorf("there is %v, was %v", after, before)
+	}
+}
+
+// Who encrypts the master key with itself has lost it, and everything that it opens.
+func TestMasterKeyIsNotEncryptedWithItself(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys", "copy of master.key")
+	if err := vault.CreateMasterKey(path, vault.NewSecret("the passphrase")); err != nil {
+		t.Fatal(err)
+	}
+	key, err := vault.LoadMasterKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Encrypt(t.Context(), path, container.AES256, key); err == nil || !strings.Contains(err.Error(), "master key itself") {
+		t.Errorf("with itself: %v", err)
+	}
+	other, err := vault.NewMasterKey(vault.NewSecret("another"), make([]byte, vault.SaltSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Encrypt(t.Context(), path, container.AES256, other); err != nil {
+		t.Errorf("with another: %v", err)
 	}
 }
 
@@ -124,16 +149,13 @@ func TestPowerCutWhileConverting(t *testing.T) {
 	}
 }
 
-func names(t *testing.T, dir string) (list []string) {
+func names(t *testing.T, dir string) []string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
+	names, err := fs.Glob(os.DirFS(dir), "*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		list = append(list, e.Name())
-	}
-	return list
+	return names
 }
 
 func same(t *testing.T, path, want string) {

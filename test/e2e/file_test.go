@@ -179,6 +179,7 @@ func TestFilesThatAreNotConverted(t *testing.T) {
 		{mgmt.Decrypt, note, mgmt.CodeDecryptOther, "does not end in .aes"},
 		{mgmt.Compress, torn, mgmt.CodeZstdOther, "compressed already"},
 		{mgmt.Encrypt, cut, mgmt.CodeEncryptOther, "encrypted already"},
+		{mgmt.Encrypt, d.path(".pgmoneta/master.key"), mgmt.CodeEncryptOther, "it is the master key itself"},
 		{mgmt.Decrypt, foreign, mgmt.CodeDecryptOther, "master key"},
 		{mgmt.Decrypt, cut, mgmt.CodeDecryptOther, cut},
 		{mgmt.Decompress, torn, mgmt.CodeZstdOther, torn},
