@@ -67,12 +67,13 @@ func places() map[string]place {
 		"internal/sealed":              {row: 2, rows: below2},
 
 		// Services.
-		"internal/wal":       {row: 3, rows: below3},
-		"internal/verify":    {row: 3, rows: below3},
-		"internal/walcheck":  {row: 3, rows: below3},
-		"internal/foreign":   {row: 3, rows: below3},
-		"internal/retention": {row: 3, rows: below3},                                     // pure
-		"internal/walfile":   {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
+		"internal/wal":         {row: 3, rows: below3},
+		"internal/wal/waltest": {row: 3, rows: below3, also: []string{"internal/wal", "test/pgtest"}}, // for tests
+		"internal/verify":      {row: 3, rows: below3},
+		"internal/walcheck":    {row: 3, rows: below3},
+		"internal/foreign":     {row: 3, rows: below3},
+		"internal/retention":   {row: 3, rows: below3},                                     // pure
+		"internal/walfile":     {row: 3, rows: below3, also: []string{"internal/foreign"}}, // WAL that C pgmoneta left
 
 		// Backup and restore never import each other.
 		"internal/backup":  {row: 4, rows: below4},

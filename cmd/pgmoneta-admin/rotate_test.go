@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -27,6 +28,11 @@ func rotatable(t *testing.T) *admin {
 	a.mustRun("", "master-key", "-P", "the old master key")
 	a.mustRun("", "-f", a.file, "user", "add", "-U", "repl", "-P", "secret")
 	a.configure(filepath.Join(a.env["HOME"], "base"))
+	for _, accounts := range []string{config.UsersName, config.AdminsName} { // those of this machine must not matter
+		if err := os.WriteFile(filepath.Join(a.env["HOME"], accounts), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for server, cipher := range map[string]container.Cipher{"sealed": container.AES256, "plain": container.Plain} {
 		r := a.repository(server, cipher)
 		if err := r.Bind(context.Background(), repo.OwnerWAL, "1"); err != nil {
@@ -69,7 +75,7 @@ func (a *admin) repository(server string, cipher container.Cipher) *repo.Reposit
 }
 
 func (a *admin) rotate(words ...string) (code int, stderr string) {
-	args := append([]string{"-c", filepath.Join(a.env["HOME"], "pgmoneta.conf"), "-f", a.file}, words...)
+	args := append([]string{"-D", a.env["HOME"], "-f", a.file}, words...)
 	code, _, stderr = a.run("", args...)
 	return code, stderr
 }
@@ -103,7 +109,7 @@ func TestMasterKeyRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stderr := a.rotate("master-key", "rotate", "-P", "the new master key")
-	if code != 0 || !strings.Contains(stderr, "1 repositories and 1 files") || !strings.Contains(stderr, "master.key.20261121123612") {
+	if code != 0 || !strings.Contains(stderr, "1 repositories and 3 files") || !strings.Contains(stderr, "master.key.20261121123612") {
 		t.Fatalf("exit code %d, %s", code, stderr)
 	}
 	a.readable("after the rotation")

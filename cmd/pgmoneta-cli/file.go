@@ -67,14 +67,11 @@ func (k converter) Handle(ctx context.Context, req *mgmt.Request) (mgmt.Response
 	if err == nil {
 		return mgmt.Response{"DestinationFile": dest}, nil
 	}
-	e := &mgmt.Error{Code: req.Command.Codes().Other, Workflow: req.Command.String(), Err: err}
-	switch missing := errors.Is(err, fs.ErrNotExist); {
-	case missing && req.Command == mgmt.Encrypt:
-		e.Code = mgmt.CodeEncryptNoFile
-	case missing && req.Command == mgmt.Decrypt:
-		e.Code = mgmt.CodeDecryptNoFile
+	missing, code := req.Command.FileCodes(container.None)
+	if errors.Is(err, fs.ErrNotExist) {
+		code = missing
 	}
-	return nil, e
+	return nil, &mgmt.Error{Code: code, Workflow: req.Command.String(), Err: err}
 }
 
 func (k converter) convert(ctx context.Context, req *mgmt.Request) (string, error) {

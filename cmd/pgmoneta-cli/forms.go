@@ -86,7 +86,7 @@ func forms() []form {
 		{"annotate", "", "<server> <backup> add|update|remove <key> [<comment>]", "comment on a backup", 4, 5, mgmt.Annotate, annotate},
 		{"mode", "", "<server> online|offline", "connect to a server or leave it alone", 2, 2, mgmt.Mode, mode},
 		{"progress", "", "<server> backup", "show how far the running job is", 2, 2, mgmt.Progress, progress},
-		{"cancel", "", "<server> [<job>]", "stop the running job, or the one of that number", 1, 2, mgmt.Progress, cancelJob},
+		{"cancel", "", "<server> [<job>]", "stop the running job, or the one of that number; - stops one about a file", 1, 2, mgmt.Progress, cancelJob},
 		{"jobs", "", "[<server>] [--all]", "show the jobs that run, wait and ended", 0, 1, mgmt.Jobs, jobs},
 		{"wal", "check", "<server> [--quick] [--offline]", "check the archived WAL of a server for holes and damage", 1, 1, mgmt.WALCheck, walCheck},
 		{"repo", "check", "<server> [fast|full]", "check that every backup has what it refers to; full also reads it", 1, 2, mgmt.RepoCheck, repoCheck},
@@ -217,8 +217,14 @@ func progress(c call) mgmt.Document {
 	return mgmt.Document{"Server": c.word(0), "Command": c.word(1)}
 }
 
+// noServer stands for the server of jobs about files, which have none.
+const noServer = "-"
+
 func cancelJob(c call) mgmt.Document {
 	args := mgmt.Document{"Server": c.word(0), "Command": "backup", "Cancel": true}
+	if args["Server"] == noServer {
+		delete(args, "Server")
+	}
 	if len(c.words) > 1 {
 		args["Job"] = c.number(1)
 	}

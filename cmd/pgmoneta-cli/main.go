@@ -26,6 +26,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/doc/schema"
 	"github.com/pgmoneta/pgmoneta-go/internal/cmdline"
+	"github.com/pgmoneta/pgmoneta-go/internal/config"
 	"github.com/pgmoneta/pgmoneta-go/internal/console"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/version"
@@ -44,7 +45,7 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, now: time.Now, ticket: rand.Text, columns: columnsOf(os.Stdout)}
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, defaultDir: config.DefaultDir, now: time.Now, ticket: rand.Text, columns: columnsOf(os.Stdout)}
 	if p.columns > 0 { // with the output in a pipe, what reads it may have the terminal
 		p.progressColumns = columnsOf(os.Stderr)
 	}
@@ -56,6 +57,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) (string, bool)
+	defaultDir     string // of configuration files, when nothing names another
 	now            func() time.Time
 	ticket         func() string // a name for the job of this run, that nobody guesses; nil for none
 	columns        int           // of the terminal that standard output is, 0 when it is none

@@ -166,7 +166,7 @@ func transcript(t *testing.T, dir, script string) string {
 			continue
 		}
 		var stdout, stderr bytes.Buffer
-		p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, now: clock}
+		p := &program{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, env: noEnv, defaultDir: filepath.Join(dir, "etc"), now: clock}
 		args := split(strings.ReplaceAll(strings.TrimSpace(command), "DIR", dir))
 		status := p.run(context.Background(), args)
 
@@ -252,6 +252,8 @@ func TestRequestsOfAllForms(t *testing.T) {
 		{"jobs", `304 {}`},
 		{"--all jobs primary", `304 {"All":true,"Server":"primary"}`},
 		{"cancel primary 7", `25 {"Cancel":true,"Command":"backup","Job":7,"Server":"primary"}`},
+		{"cancel -", `25 {"Cancel":true,"Command":"backup"}`},
+		{"cancel - 7", `25 {"Cancel":true,"Command":"backup","Job":7}`},
 		{"--no-wait verify primary newest /x", `19 {"Backup":"newest","Directory":"/x","Files":"failed","NoWait":true,"Server":"primary"}`},
 		{"conf set log_level debug", `23 {"ConfigKey":"log_level","ConfigValue":"debug"}`},
 		{"mode primary offline", `24 {"Action":"offline","Server":"primary"}`},

@@ -75,7 +75,7 @@ func (p *program) daemonFile(o *console.Args) string {
 	if path := o.Value("--config"); path != "" {
 		return path
 	}
-	dir := config.DefaultDir
+	dir := p.defaultDir
 	if d, ok := p.env(config.DirectoryVariable); ok && d != "" {
 		dir = d
 	}

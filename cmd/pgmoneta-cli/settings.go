@@ -134,9 +134,9 @@ func (p *program) configFile(o *console.Args) (string, error) {
 	if o.Has("--config") {
 		return o.Value("--config"), nil
 	}
-	dirs := []string{config.DefaultDir}
+	dirs := []string{p.defaultDir}
 	if dir, ok := p.env(config.DirectoryVariable); ok && dir != "" {
-		dirs = []string{dir, config.DefaultDir}
+		dirs = []string{dir, p.defaultDir}
 	}
 	var tried []string
 	for _, dir := range dirs {

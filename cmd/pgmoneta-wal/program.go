@@ -202,7 +202,11 @@ func (p *program) get(ctx context.Context, o options, args []string) (int, error
 			return p.spawn([]string{"prefetch", "--config", path, server, dir})
 		},
 	}
-	err = g.Get(ctx, file, target)
+	return delivered(g.Get(ctx, file, target))
+}
+
+// delivered gives what came of asking for a file its status.
+func delivered(err error) (int, error) {
 	switch {
 	case err == nil:
 		return exitOK, nil
@@ -219,14 +223,7 @@ func (p *program) check(ctx context.Context, o options, args []string) (int, err
 		return exitFailure, err
 	}
 	g := walfile.Getter{BaseDir: c.Main.BaseDir, Server: args[0], Partial: true, MasterKey: p.masterKey}
-	err = g.Check(ctx, args[1])
-	switch {
-	case err == nil:
-		return exitOK, nil
-	case errors.Is(err, walfile.ErrNotArchived):
-		return exitNo, err
-	}
-	return exitFailure, err
+	return delivered(g.Check(ctx, args[1]))
 }
 
 // prefetch runs in the process that get starts. Nobody reads its messages, and

@@ -13,20 +13,12 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
-	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
-	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/internal/wal"
+	"github.com/pgmoneta/pgmoneta-go/internal/wal/waltest"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
-}
 
 // bed is a server whose WAL is received into a repository.
 func bed(t *testing.T, s *pgtest.Server, dir string) Options {
@@ -42,21 +34,10 @@ func sealedBed(t *testing.T, s *pgtest.Server, dir string, keys repo.Keys) Optio
 		t.Fatal(err)
 	}
 	r.UseKeys(keys)
-	params := pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}
-	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	rc := &wal.Receiver{Params: params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
-		Codec: container.Zstd, Level: 3, Monitor: wal.Unwatched{}, Log: log}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- rc.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	waltest.Receive(t, s, &wal.Receiver{Repo: r, Codec: container.Zstd, Level: 3, Monitor: wal.Unwatched{}, Log: log})
 	s.WaitFor(t, "exists (SELECT FROM pg_stat_replication WHERE application_name = 'pgmoneta')")
-	return Options{Params: params, Repo: r, Codec: container.Zstd, Level: 3, Workers: 2,
+	return Options{Params: waltest.Params(s), Repo: r, Codec: container.Zstd, Level: 3, Workers: 2,
 		Streaming: func() (bool, string) { return true, "" }, Progress: func(string, int64, int64) {}, Now: time.Now, Log: log}
 }
 

@@ -179,7 +179,7 @@ func TestOnlyBasesThatCanBeTrustedAreReferredTo(t *testing.T) {
 	}
 	chosen := func(cipher string) repo.Label {
 		t.Helper()
-		j := &job{Options: Options{Repo: w.repo, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}, summary: repo.Summary{System: "1", Cipher: cipher}}
+		j := &job{Options: Options{Repo: w.repo, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, summary: repo.Summary{System: "1", Cipher: cipher}}
 		b, _, err := j.openBase(ctx)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -505,10 +506,11 @@ func jobsView() *view {
 	return &view{hidden: append(common(), "NumberOfJobs", "Server"), lists: []list{{
 		member: "Jobs", empty: "No jobs.",
 		cells: []cell{
-			numberCell("Job", "Job"), cellOf("Server", "Server"), cellOf("Kind", "Kind"), cellOf("State", "State"), momentCell("Queued (UTC)", "Queued"),
+			numberCell("Job", "Job"), madeCell("Server", func(d mgmt.Document) string { return cmp.Or(textOf(d, "Server"), "-") }),
+			cellOf("Kind", "Kind"), cellOf("State", "State"), momentCell("Queued (UTC)", "Queued"),
 			madeCell("Took", func(d mgmt.Document) string { return secondsOf(d, "Elapsed") }), cellOf("Backup", "Backup"),
 		},
-		notes: func(d mgmt.Document) []string { return lines(textOf(d, "Error")) },
+		notes: func(d mgmt.Document) []string { return append(lines(textOf(d, "File")), lines(textOf(d, "Error"))...) },
 	}}}
 }
 

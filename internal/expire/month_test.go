@@ -1,7 +1,6 @@
 package expire
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -18,9 +17,9 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 	"github.com/pgmoneta/pgmoneta-go/internal/restore"
 	"github.com/pgmoneta/pgmoneta-go/internal/retention"
-	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/verify"
 	"github.com/pgmoneta/pgmoneta-go/internal/wal"
+	"github.com/pgmoneta/pgmoneta-go/internal/wal/waltest"
 	"github.com/pgmoneta/pgmoneta-go/internal/walcheck"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
@@ -61,18 +60,8 @@ func newMonth(t *testing.T) *month {
 		t.Fatal(err)
 	}
 	m := &month{t: t, server: s, repo: r, log: slog.New(slog.DiscardHandler), clock: time.Date(2026, 10, 24, 0, 0, 0, 0, time.UTC),
-		params: pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}}
-	rc := &wal.Receiver{Params: m.params, Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true,
-		Codec: container.Zstd, Level: 1, Monitor: &m.flushed, Log: m.log}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- rc.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+		params: waltest.Params(s)}
+	waltest.Receive(t, s, &wal.Receiver{Repo: r, Codec: container.Zstd, Level: 1, Monitor: &m.flushed, Log: m.log})
 	return m
 }
 

@@ -12,6 +12,7 @@ package job
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
@@ -49,7 +50,18 @@ const (
 	Usage Kind = "usage"
 	// Compact writes packs that are mostly dead again, within a budget.
 	Compact Kind = "compact"
+
+	// Those about one file of this machine belong to no server.
+	Encrypt    Kind = "encrypt"
+	Decrypt    Kind = "decrypt"
+	Compress   Kind = "compress"
+	Decompress Kind = "decompress"
 )
+
+// OfFile reports whether a job is about one file and belongs to no server.
+func (k Kind) OfFile() bool {
+	return k == Encrypt || k == Decrypt || k == Compress || k == Decompress
+}
 
 // Beside reports whether a job runs beside others, because it needs no lock.
 func (k Kind) Beside() bool { return k == CheckWAL || k.Quiet() }
@@ -59,7 +71,7 @@ func (k Kind) Quiet() bool { return k == PlanRetention || k == Usage }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage, Compact}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage, Compact, Encrypt, Decrypt, Compress, Decompress}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {
@@ -82,7 +94,7 @@ func KindOf(number int) Kind {
 // A Start tells a worker what to do.
 type Start struct {
 	Kind       Kind
-	Server     string
+	Server     string // "" for a job about a file
 	ServerSlot int    // index in the shared segment
 	JobSlot    int    // index in the shared segment; jobs only
 	Config     string // pgmoneta.conf, absolute
@@ -134,7 +146,10 @@ type Start struct {
 
 // LogAttrs returns what every line about the work has, for log/slog.
 func (s *Start) LogAttrs() []any {
-	attrs := []any{"server", s.Server}
+	var attrs []any
+	if s.Server != "" {
+		attrs = append(attrs, "server", s.Server)
+	}
 	if s.Run > 0 {
 		attrs = append(attrs, "run", s.Run)
 	}
@@ -187,6 +202,7 @@ type Spec struct {
 	Corrupt  bool        // backup only: as [Start.AllowCorrupt], for this one
 	Quick    bool        // walcheck and repocheck only: read no content
 	Backups  []string    // delete only: identifiers, when it is more than one
+	Path     string      // jobs about a file only: absolute
 }
 
 // Params returns the connection parameters.
@@ -214,6 +230,7 @@ const (
 	BadInput Class = "input"     // a position that makes no sense
 	BadBase  Class = "base"      // no incremental backup can be based on it
 	Retained Class = "retained"  // the keep flag protects the backup
+	NoFile   Class = "no file"   // there is no file of that name
 	Failed   Class = "failed"
 )
 
@@ -229,7 +246,7 @@ func (f *Failure) Error() string { return f.Message }
 type Result struct {
 	Failure *Failure      // nil when the job succeeded
 	Backup  *repo.Summary // the backup taken, restored, verified or deleted
-	Path    string        // archive: the file
+	Path    string        // archive, and jobs about a file: the file that was made
 	Until   time.Time     // delete: how long it can be brought back; zero when it cannot
 	Restore *RestoreReport
 	Files   []File      // verify
@@ -255,4 +272,14 @@ type File struct {
 }
 
 // Title returns the process title of the worker.
-func (s *Start) Title() string { return fmt.Sprintf("pgmoneta: %s %s", s.Kind, s.Server) }
+func (s *Start) Title() string {
+	return strings.TrimSpace(fmt.Sprintf("pgmoneta: %s %s", s.Kind, s.Server))
+}
+
+// Work returns what the worker does, for messages.
+func (s *Start) Work() string {
+	if s.Server == "" {
+		return string(s.Kind)
+	}
+	return fmt.Sprintf("%s of server %q", s.Kind, s.Server)
+}

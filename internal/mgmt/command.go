@@ -1,6 +1,10 @@
 package mgmt
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
+)
 
 // A Command is the number of a request, as in Header.Command.
 type Command int
@@ -165,6 +169,26 @@ func (c Command) Codes() Codes {
 		}
 	}
 	return codes
+}
+
+// FileCodes returns the codes of a command about a file: for one that is not there, and for everything else.
+// Compress and decompress have those of a codec, as far as it is known.
+func (c Command) FileCodes(codec container.Codec) (missing, other Code) {
+	switch {
+	case c == Decrypt:
+		return CodeDecryptNoFile, CodeDecryptOther
+	case c == Encrypt:
+		return CodeEncryptNoFile, CodeEncryptOther
+	case codec == container.Gzip:
+		return CodeGzipNoFile, CodeGzipOther
+	case codec == container.Zstd:
+		return CodeZstdNoFile, CodeZstdOther
+	case codec == container.LZ4:
+		return CodeLZ4NoFile, CodeLZ4Other
+	case codec == container.Bzip2:
+		return CodeBzip2NoFile, CodeBzip2Other
+	}
+	return c.Codes().Other, c.Codes().Other
 }
 
 func (c Command) definedCodes() Codes {

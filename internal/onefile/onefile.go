@@ -6,7 +6,8 @@
 // The result has its name when it is complete and durable, and not before; only then the
 // source goes, and not if it has changed meanwhile. A file of that name is never replaced.
 // What was interrupted leaves the source whole, and beside it a file ending in ".tmp" or
-// the whole result. A source that is a symbolic link is refused: what it leads to would stay.
+// the whole result. Only regular files are replaced, and no symbolic links: what they lead
+// to would stay.
 //
 // What [Decrypt] makes was authenticated to its last byte. It reads what [Encrypt] makes,
 // which is the format of package sealed, and what C pgmoneta 0.22 encrypted with the same
@@ -70,7 +71,7 @@ func Compress(ctx context.Context, path string, codec container.Codec, level int
 		return "", fmt.Errorf("%s: %s is no compression", path, codec)
 	}
 	dest := path + suffixes[0]
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		w, err := container.Compress(codec, level, out)
 		if err != nil {
 			return err
@@ -86,7 +87,7 @@ func Decompress(ctx context.Context, path string) (string, error) {
 	if codec == container.None {
 		return "", &SuffixError{path, "its name ends in none of .gz, .zstd, .zst, .lz4 and .bz2"}
 	}
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		r, err := decompressor(codec, in)
 		if err != nil {
 			return err
@@ -117,7 +118,10 @@ func Encrypt(ctx context.Context, path string, cipher container.Cipher, master *
 		return "", &SuffixError{path, "its name says that it is encrypted already"}
 	}
 	dest := path + sealed.Suffix
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
+		if err := in.opens(master); err != nil {
+			return err
+		}
 		w, err := sealed.NewWriter(out, master, cipher)
 		if err != nil {
 			return err
@@ -129,13 +133,41 @@ func Encrypt(ctx context.Context, path string, cipher container.Cipher, master *
 	})
 }
 
+// opens returns an error when the file is the very key that it is to be sealed with: nobody
+// could read either again.
+func (s *source) opens(master *vault.MasterKey) error {
+	const most = 4096 // bytes of a master key
+	content, err := io.ReadAll(io.NewSectionReader(s, 0, min(s.size, most)))
+	if err != nil {
+		return err
+	}
+	key, err := vault.ParseMasterKey(content)
+	if err != nil {
+		return nil // it is none
+	}
+	own, err := key.Fingerprint()
+	if err != nil {
+		return err
+	}
+	for _, valid := range master.Valid() {
+		seals, err := valid.Fingerprint()
+		if err != nil {
+			return err
+		}
+		if seals == own {
+			return errors.New("it is the master key itself, without which nobody could decrypt it: keep a copy of it elsewhere")
+		}
+	}
+	return nil
+}
+
 // Decrypt decrypts a file and returns the path of the result.
 func Decrypt(ctx context.Context, path string, master *vault.MasterKey) (string, error) {
 	dest, ok := strings.CutSuffix(path, sealed.Suffix)
 	if !ok || dest == "" || strings.HasSuffix(dest, "/") {
 		return "", &SuffixError{path, "its name does not end in " + sealed.Suffix}
 	}
-	return dest, convert(ctx, path, dest, func(in *source, out io.Writer) error {
+	return dest, convert(ctx, durable.OS{}, path, dest, func(in *source, out io.Writer) error {
 		return in.decrypt(ctx, master, out)
 	})
 }
@@ -144,7 +176,7 @@ func Decrypt(ctx context.Context, path string, master *vault.MasterKey) (string,
 // that was not authenticated, for which a file of C pgmoneta would have to be read twice:
 // it is refused.
 func DecryptTo(ctx context.Context, path string, master *vault.MasterKey, out io.Writer) error {
-	in, err := open(ctx, path)
+	in, err := open(ctx, path, 0)
 	if err != nil {
 		return err
 	}
@@ -167,8 +199,12 @@ type source struct {
 	size int64
 }
 
-func open(ctx context.Context, path string) (*source, error) {
-	f, err := os.Open(path)
+// open opens a regular file. Nothing else is waited for, as for the writer of a pipe.
+func open(ctx context.Context, path string, flags int) (*source, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		err = fmt.Errorf("%w: name the file itself and no link to it", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -242,15 +278,8 @@ func (s *source) same() bool {
 const tempSuffix = ".tmp"
 
 // convert makes dest of the file at path, and removes that.
-func convert(ctx context.Context, path, dest string, do func(in *source, out io.Writer) error) error {
-	return convertOn(ctx, durable.OS{}, path, dest, do)
-}
-
-func convertOn(ctx context.Context, fsys durable.FS, path, dest string, do func(in *source, out io.Writer) error) error {
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return fmt.Errorf("%s is a symbolic link: name the file that it leads to", path)
-	}
-	in, err := open(ctx, path)
+func convert(ctx context.Context, fsys durable.FS, path, dest string, do func(in *source, out io.Writer) error) error {
+	in, err := open(ctx, path, syscall.O_NOFOLLOW)
 	if err != nil {
 		return err
 	}

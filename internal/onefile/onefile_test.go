@@ -2,19 +2,73 @@ package onefile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
+	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 )
 
 // What is made of files, and read by whom, is tested in test/compat.
+
+// What is no regular file is refused at once, and stays: a pipe without a writer too.
+func TestOnlyRegularFilesAreConverted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.WriteFile(path("file"), []byte("content"), 0o600), os.Symlink("file", path("link")), os.Symlink("nowhere", path("dangling")),
+		os.Mkdir(path("directory"), 0o700), syscall.Mkfifo(path("pipe"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := names(t, dir)
+	for name, want := range map[string]string{
+		path("link"): "no link", path("dangling"): "no link", path("directory"): "not a regular file", path("pipe"): "not a regular file", "/dev/null": "not a regular file",
+	} {
+		_, err := Compress(context.Background(), name, container.Zstd, 3)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), name) {
+			t.Errorf("compress %s: %v, want %q", name, err, want)
+		}
+	}
+	if after := names(t, dir); !slices.Equal(before, after) {
+		t.Errorf("there is %v, was %v", after, before)
+	}
+}
+
+// Who encrypts the master key with itself has lost it, and everything that it opens.
+func TestMasterKeyIsNotEncryptedWithItself(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keys", "copy of master.key")
+	if err := vault.CreateMasterKey(path, vault.NewSecret("the passphrase")); err != nil {
+		t.Fatal(err)
+	}
+	key, err := vault.LoadMasterKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Encrypt(t.Context(), path, container.AES256, key); err == nil || !strings.Contains(err.Error(), "master key itself") {
+		t.Errorf("with itself: %v", err)
+	}
+	other, err := vault.NewMasterKey(vault.NewSecret("another"), make([]byte, vault.SaltSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Encrypt(t.Context(), path, container.AES256, other); err != nil {
+		t.Errorf("with another: %v", err)
+	}
+}
 
 // double is a conversion whose result is longer than its source.
 func double(in *source, out io.Writer) error {
@@ -49,7 +103,7 @@ func TestNothingIsLostWhereverItStops(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = convertOn(t.Context(), fsys, path, path+".out", double)
+			err = convert(t.Context(), fsys, path, path+".out", double)
 			done = stopped == ""
 			if (err == nil) != done {
 				t.Fatalf("%v at operation %d, %s: %v", failure, cut, stopped, err)
@@ -75,25 +129,6 @@ func TestNothingIsLostWhereverItStops(t *testing.T) {
 	}
 }
 
-// A link would go and the plain bytes stay where they are.
-func TestLinkIsRefused(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path, link := filepath.Join(dir, "secret"), filepath.Join(dir, "link")
-	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("secret", link); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Compress(t.Context(), link, container.Zstd, 3); err == nil || !strings.Contains(err.Error(), "symbolic link") {
-		t.Errorf("a link: %v", err)
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
-		t.Errorf("there is %v, %v", left, err)
-	}
-}
-
 // What somebody still writes must not go with what was written so far.
 func TestFileThatChangesMeanwhileStays(t *testing.T) {
 	t.Parallel()
@@ -114,7 +149,7 @@ func TestFileThatChangesMeanwhileStays(t *testing.T) {
 		if err := os.WriteFile(path, []byte("lines"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := convert(t.Context(), path, path+".out", func(in *source, out io.Writer) error {
+		err := convert(t.Context(), durable.OS{}, path, path+".out", func(in *source, out io.Writer) error {
 			return errors.Join(double(in, out), change(path))
 		})
 		if err == nil || !strings.Contains(err.Error(), "changed") {
@@ -124,4 +159,13 @@ func TestFileThatChangesMeanwhileStays(t *testing.T) {
 			t.Errorf("%s: there is %v, %v", what, left, err)
 		}
 	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := fs.Glob(os.DirFS(dir), "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

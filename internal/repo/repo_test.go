@@ -27,6 +27,35 @@ func open(t *testing.T, fsys durable.FS, dir string) *Repository {
 	return r
 }
 
+// cutEverywhere does work on copies of the repository below model, with the power cut before the first operation, then
+// before the second, and so on until work comes to its end. check gets what is left, and may go on with it.
+func cutEverywhere(t *testing.T, model string, work func(*Repository) error, check func(cut int, left *Repository)) {
+	t.Helper()
+	for cut := 1; ; cut++ {
+		dir, after := t.TempDir(), t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(model)); err != nil {
+			t.Fatal(err)
+		}
+		fsys, err := durable.NewPowerCut(dir, cut)
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := work(open(t, fsys, dir))
+		fsys.Cut()
+		if err := fsys.Image(after); err != nil {
+			t.Fatal(err)
+		}
+		check(cut, open(t, durable.OS{}, after))
+		if failed != nil {
+			continue
+		}
+		if cut <= 10 {
+			t.Errorf("only %d operations", cut-1)
+		}
+		return
+	}
+}
+
 // addBackup writes packs of label and a manifest that also refers to shared packs.
 func addBackup(ctx context.Context, r *Repository, label Label, packs int, shared ...string) error {
 	stage, err := r.Engine().Stage(ctx, OwnerJob)

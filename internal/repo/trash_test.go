@@ -155,41 +155,13 @@ func TestPowerCutWhileTheTrashIsUsed(t *testing.T) {
 		_, err := r.Purge(ctx, labels[0])
 		return err
 	}
-	cuts := 0
-	for n := 1; ; n++ {
-		dir, after := t.TempDir(), t.TempDir()
-		if err := os.CopyFS(dir, os.DirFS(model)); err != nil {
-			t.Fatal(err)
+	cutEverywhere(t, model, work, func(cut int, left *Repository) {
+		checkTrash(t, left, cut, labels)
+		if err := left.Sweep(ctx); err != nil {
+			t.Fatalf("cut before operation %d: sweep: %v", cut, err)
 		}
-		fsys, err := durable.NewFault(filepath.Join(dir, "primary"), func(op durable.Op) error {
-			if op.N == n {
-				return durable.ErrPowerCut
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = work(open(t, fsys, dir))
-		fsys.Cut()
-		image := filepath.Join(after, "primary")
-		if ierr := errors.Join(os.Mkdir(image, 0o700), fsys.Image(image)); ierr != nil {
-			t.Fatal(ierr)
-		}
-		left := open(t, durable.OS{}, after)
-		checkTrash(t, left, n, labels)
-		if serr := left.Sweep(ctx); serr != nil {
-			t.Fatalf("cut before operation %d: sweep: %v", n, serr)
-		}
-		checkTrash(t, left, n, labels)
-		if err == nil {
-			break
-		}
-		cuts++
-	}
-	if cuts < 10 {
-		t.Errorf("only %d operations", cuts)
-	}
+		checkTrash(t, left, cut, labels)
+	})
 }
 
 // checkTrash checks that every backup is listed or in the trash, only the first may be

@@ -17,17 +17,10 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
 	"github.com/pgmoneta/pgmoneta-go/internal/pgrepl"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
-	"github.com/pgmoneta/pgmoneta-go/internal/vault"
 	"github.com/pgmoneta/pgmoneta-go/internal/wal"
+	"github.com/pgmoneta/pgmoneta-go/internal/wal/waltest"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
-}
 
 // watch is a Monitor that knows how far WAL has been received.
 type watch struct {
@@ -64,19 +57,8 @@ func newSealedBed(t *testing.T, s *pgtest.Server, slot string, codec container.C
 		t.Fatal(err)
 	}
 	r.UseKeys(keys)
-	b := &bed{t: t, server: s, repo: r, codec: codec, watch: &watch{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-		params: pgrepl.Params{Server: "primary", Host: s.Host, Port: s.Port, User: pgtest.ReplUser, Password: vault.NewSecret(pgtest.ReplPassword)}}
-	rc := &wal.Receiver{Params: b.params, Repo: r, FS: durable.OS{}, Slot: slot, CreateSlot: true,
-		Codec: codec, Level: 3, Monitor: b.watch, Log: b.log}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- rc.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	b := &bed{t: t, server: s, repo: r, codec: codec, watch: &watch{}, log: slog.New(slog.NewTextHandler(t.Output(), nil)), params: waltest.Params(s)}
+	waltest.Receive(t, s, &wal.Receiver{Repo: r, Slot: slot, Codec: codec, Level: 3, Monitor: b.watch, Log: b.log})
 	b.wait("the stream", func() bool { return b.watch.timeline.Load() == 1 })
 	return b
 }

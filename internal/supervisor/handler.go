@@ -66,6 +66,12 @@ func (h handler) Handle(ctx context.Context, req *mgmt.Request) (resp mgmt.Respo
 	case mgmt.Schedule:
 		return h.schedule(req)
 	}
+	if kind := fileJob(req.Command); kind != "" {
+		return h.ofFile(req, kind)
+	}
+	if req.Command == mgmt.Progress && req.Server() == "" && req.Args.Bool("Cancel") {
+		return h.progress(ctx, req, h.files)
+	}
 	return h.ofServer(ctx, req)
 }
 

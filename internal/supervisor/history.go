@@ -34,10 +34,11 @@ const (
 // A record is what is remembered of a job: one line of the history, as JSON.
 type record struct {
 	ID     int64
-	Server string
+	Server string // "" for a job about a file
 	Kind   job.Kind
 	State  string
 	Backup string `json:",omitempty"`
+	File   string `json:",omitempty"` // that it is about
 	Error  string `json:",omitempty"`
 
 	Queued  time.Time
@@ -97,7 +98,7 @@ func (b *book) load(baseDir string) (damaged int, err error) {
 func decodeHistory(content []byte) (past []record, damaged int) {
 	for line := range bytes.Lines(content) {
 		var r record
-		if err := json.Unmarshal(line, &r); err != nil || r.ID <= 0 || r.ID > maxID || r.Server == "" || r.Kind == "" {
+		if err := json.Unmarshal(line, &r); err != nil || r.ID <= 0 || r.ID > maxID || r.Kind == "" || (r.Server == "") != r.Kind.OfFile() {
 			damaged++
 			continue
 		}
@@ -109,13 +110,13 @@ func decodeHistory(content []byte) (past []record, damaged int) {
 // maxID leaves room: a damaged number must not use up those that follow.
 const maxID = 1 << 53
 
-// enter makes a job known, before it waits for its turn.
-func (b *book) enter(v *server, kind job.Kind, ticket string) *entry {
+// enter makes a job known, before it waits for its turn. Of its record only what it is about is given.
+func (b *book) enter(r record, ticket string) *entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.last++
-	e := &entry{record: record{ID: b.last, Server: v.name, Kind: kind, State: stateQueued, Queued: time.Now().UTC()},
-		turn: make(chan struct{}), unwanted: make(chan struct{}), ticket: ticket}
+	r.ID, r.State, r.Queued = b.last, stateQueued, time.Now().UTC()
+	e := &entry{record: r, turn: make(chan struct{}), unwanted: make(chan struct{}), ticket: ticket}
 	if b.open == nil {
 		b.open = map[int64]*entry{}
 	}
@@ -199,12 +200,12 @@ func (b *book) list() []record {
 	return all
 }
 
-// unqueue cancels a job that waits. running reports that it is too late for that.
-func (b *book) unqueue(id int64) (running, known bool) {
+// unqueue cancels a job of a server that waits. running reports that it is too late for that.
+func (b *book) unqueue(server string, id int64) (running, known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.open[id]
-	if e == nil {
+	if e == nil || e.Server != server {
 		return false, false
 	}
 	select {

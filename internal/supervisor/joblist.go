@@ -43,6 +43,9 @@ func (r record) document() mgmt.Document {
 	if r.Backup != "" {
 		d["Backup"] = r.Backup
 	}
+	if r.File != "" {
+		d["File"] = r.File
+	}
 	if r.Error != "" {
 		d["Error"] = r.Error
 	}
@@ -66,9 +69,13 @@ func (h handler) cancel(req *mgmt.Request, v *server) error {
 		h.cancelJob(v, 0)
 		return nil
 	}
-	running, known := h.book.unqueue(id)
+	running, known := h.book.unqueue(v.name, id)
 	if !known {
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d neither waits nor runs (pgmoneta-cli jobs)", id)}
+		whose := fmt.Sprintf("of server %q", v.name)
+		if v == h.files {
+			whose = "about a file"
+		}
+		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d %s neither waits nor runs (pgmoneta-cli jobs)", id, whose)}
 	}
 	if running {
 		h.cancelJob(v, id)

@@ -21,13 +21,16 @@ type running struct {
 	child  Child
 }
 
-// errBusy reports that a server has a job already.
+// A busyError reports that a server has a job already, or that a file is converted.
 type busyError struct {
 	server string
 	kind   job.Kind
 }
 
 func (e *busyError) Error() string {
+	if e.server == "" {
+		return fmt.Sprintf("the daemon is busy with the %s of another file: try again when it is done (pgmoneta-cli jobs)", e.kind)
+	}
 	return fmt.Sprintf("server %q is busy with a %s: try again when it is done (pgmoneta-cli status)", e.server, e.kind)
 }
 
@@ -64,7 +67,7 @@ func (s *Supervisor) runAsked(v *server, kind job.Kind, spec job.Spec, how askin
 			return job.Result{}, context.Cause(s.ctx)
 		}
 	}
-	e := s.book.enter(v, kind, how.ticket)
+	e := s.book.enter(record{Server: v.name, Kind: kind, File: spec.Path}, how.ticket)
 	e.request = how.request
 	defer func() {
 		if err := s.book.leave(e, result, err); err != nil {
@@ -166,7 +169,7 @@ func await(child Child, start job.Start) (job.Result, error) {
 	werr := child.Wait()
 	_ = child.Conn().Close()
 	if errors.Is(err, io.EOF) || err == nil && msg.Kind != job.KindResult {
-		err = fmt.Errorf("the worker of the %s of server %q ended without a result: %w", start.Kind, start.Server, werr)
+		err = fmt.Errorf("the worker of the %s ended without a result: %w", start.Work(), werr)
 	}
 	return result, err
 }

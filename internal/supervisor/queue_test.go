@@ -26,13 +26,13 @@ func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v, b := &server{name: "a", log: slog.New(slog.DiscardHandler)}, &book{}
-		if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), true); err != nil {
+		if err := v.queue.acquire(t.Context(), v, b.enter(record{Server: v.name, Kind: job.Backup}, ""), true); err != nil {
 			t.Fatal(err)
 		}
 		order := make(chan int, maxQueued)
 		entries := make([]*entry, maxQueued)
 		for i := range entries {
-			entries[i] = b.enter(v, job.Verify, fmt.Sprint("ticket ", i))
+			entries[i] = b.enter(record{Server: v.name, Kind: job.Verify}, fmt.Sprint("ticket ", i))
 			go func() {
 				err := v.queue.acquire(t.Context(), v, entries[i], true)
 				if i == 3 && errors.Is(err, errNotWanted) {
@@ -48,11 +48,14 @@ func TestQueueKeepsOrderAndIsBounded(t *testing.T) {
 		}
 		var busy *busyError
 		for _, wait := range []bool{true, false} {
-			if err := v.queue.acquire(t.Context(), v, b.enter(v, job.Backup, ""), wait); !errors.As(err, &busy) {
+			if err := v.queue.acquire(t.Context(), v, b.enter(record{Server: v.name, Kind: job.Backup}, ""), wait); !errors.As(err, &busy) {
 				t.Errorf("a job beyond the bound, wait %t: %v, want busy", wait, err)
 			}
 		}
-		if running, known := b.unqueue(b.find("a", "ticket 3")); running || !known {
+		if _, known := b.unqueue("b", b.find("a", "ticket 3")); known {
+			t.Error("a job of one server was cancelled as one of another")
+		}
+		if running, known := b.unqueue("a", b.find("a", "ticket 3")); running || !known {
 			t.Errorf("unqueue: running %t, known %t", running, known)
 		}
 		synctest.Wait()
@@ -81,15 +84,18 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 		t.Fatalf("load of nothing: %d, %v", damaged, err)
 	}
 	for range maxHistory + 10 {
-		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(v, job.Backup, "").record)
+		first.past = append(first.past[max(0, len(first.past)+1-maxHistory):], first.enter(record{Server: v.name, Kind: job.Backup}, "").record)
 	}
 	clear(first.open)
-	e := first.enter(v, job.Delete, "")
+	if err := first.leave(first.enter(record{Kind: job.Compress, File: "/file"}, ""), job.Result{}, nil); err != nil { // of a file
+		t.Fatal(err)
+	}
+	e := first.enter(record{Server: v.name, Kind: job.Delete}, "")
 	first.begin(e)
 	if err := first.leave(e, job.Result{}, errors.New("no such\nbackup")); err != nil {
 		t.Fatal(err)
 	}
-	busy := first.enter(v, job.Delete, "")
+	busy := first.enter(record{Server: v.name, Kind: job.Delete}, "")
 	if err := first.leave(busy, job.Result{}, fmt.Errorf("backup: %w", &busyError{})); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +118,7 @@ func TestHistoryIsKeptAndBounded(t *testing.T) {
 	if last := list[len(list)-1]; last.ID != e.ID || last.State != stateFailed || last.Error != "no such\nbackup" {
 		t.Errorf("the last job is %+v", last)
 	}
-	if next := second.enter(v, job.Backup, ""); next.ID <= e.ID {
+	if next := second.enter(record{Server: v.name, Kind: job.Backup}, ""); next.ID <= e.ID {
 		t.Errorf("job %d after %d", next.ID, e.ID)
 	}
 }
@@ -124,7 +130,7 @@ func TestJobsThatOnlyLookDoNotFillTheHistory(t *testing.T) {
 	a, other := &server{name: "a"}, &server{name: "b"}
 	end := func(v *server, kind job.Kind, err error) {
 		t.Helper()
-		if err := b.leave(b.enter(v, kind, ""), job.Result{}, err); err != nil {
+		if err := b.leave(b.enter(record{Server: v.name, Kind: kind}, ""), job.Result{}, err); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -169,17 +169,8 @@ func (v *server) catalogChanged() {
 	}
 }
 
-// start fills in what every worker of a server is told.
-func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
-	c := s.config.Load()
-	sc, ok := c.Server(v.name)
-	if !ok {
-		return job.Start{}, fmt.Errorf("server %q is not configured", v.name)
-	}
-	password, err := s.password(c, sc)
-	if err != nil {
-		return job.Start{}, err
-	}
+// orders fills in what every worker is told, whatever its work.
+func (s *Supervisor) orders(c *config.Config, kind job.Kind) (job.Start, error) {
 	codec, err := container.ParseCodec(c.Main.Compression.Codec.String())
 	if err != nil {
 		return job.Start{}, err
@@ -188,18 +179,36 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 	if err != nil {
 		return job.Start{}, err
 	}
-	var wire vault.MasterWire
-	keyless := ""
+	o := job.Start{Kind: kind, Config: c.Path, BaseDir: c.Main.BaseDir, Codec: codec, Level: c.Main.CompressionLevel, Cipher: keys.Cipher, Nice: c.Main.JobNice, Log: s.logOptions(c)}
+	if kind == job.Receive {
+		o.Nice = 0 // WAL comes first
+	}
 	master, err := keys.Master()
-	switch {
-	case err == nil:
-		if wire, err = master.Wire(); err != nil {
-			return job.Start{}, err
-		}
-	case keys.Cipher != container.Plain:
-		return job.Start{}, fmt.Errorf("server %q: encryption is %s and cannot be done: %w", v.name, keys.Cipher, err)
-	default:
-		keyless = err.Error() // nobody may need it
+	if err != nil {
+		o.Keyless = err.Error() // nobody may need it
+		return o, nil
+	}
+	o.Master, err = master.Wire()
+	return o, err
+}
+
+// start fills in what every worker of a server is told.
+func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
+	c := s.config.Load()
+	o, err := s.orders(c, kind)
+	if err != nil || kind.OfFile() {
+		return o, err
+	}
+	sc, ok := c.Server(v.name)
+	if !ok {
+		return job.Start{}, fmt.Errorf("server %q is not configured", v.name)
+	}
+	if o.Keyless != "" && o.Cipher != container.Plain {
+		return job.Start{}, fmt.Errorf("server %q: encryption is %s and cannot be done: %s", v.name, o.Cipher, o.Keyless)
+	}
+	password, err := s.password(c, sc)
+	if err != nil {
+		return job.Start{}, err
 	}
 	members := sc.Addresses()
 	var others []pgrepl.Address
@@ -207,22 +216,18 @@ func (s *Supervisor) start(v *server, kind job.Kind) (job.Start, error) {
 		others = append(others, pgrepl.Address(a))
 	}
 	target := map[config.Target]pgrepl.Target{config.TargetPrimary: pgrepl.Primary, config.TargetStandby: pgrepl.PreferStandby}[sc.Follows()]
-	nice := c.Main.JobNice
-	if kind == job.Receive {
-		nice = 0 // WAL comes first
-	}
 	return job.Start{
-		Kind: kind, Server: v.name, ServerSlot: v.index, Config: c.Path, BaseDir: c.Main.BaseDir,
+		Kind: o.Kind, Server: v.name, ServerSlot: v.index, Config: o.Config, BaseDir: o.BaseDir,
 		Host: members[0].Host, Port: members[0].Port, Others: others, Target: target,
 		User: sc.User, Password: password.Wire(),
 		WALAlways: c.Main.WALSync == config.WALSyncAlways, WALFlushInterval: c.Main.WALFlushInterval, WALMaxAge: c.Main.WALMaxAge, OnGap: job.Gap(c.Main.OnGap.String()),
 		ShipTo: sc.WALShipping, ShipPlain: sc.WALShippingPlain, FillFrom: c.WALArchive(sc),
 		TLS:  pgrepl.TLS{CA: sc.TLSFiles.CA, Cert: sc.TLSFiles.Cert, Key: sc.TLSFiles.Key, Bound: sc.TLSBound},
 		Slot: sc.WALSlot, CreateSlot: c.CreateSlot(sc),
-		Codec: codec, Level: c.Main.CompressionLevel, OnWire: c.Main.Compression.Server, Cipher: keys.Cipher, Master: wire, Keyless: keyless, Nice: nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
+		Codec: o.Codec, Level: o.Level, OnWire: c.Main.Compression.Server, Cipher: o.Cipher, Master: o.Master, Keyless: o.Keyless, Nice: o.Nice, Workers: c.Workers(sc), MaxRate: c.MaxRate(sc), Source: c.BackupSource(sc).String(), CrossCheck: float64(c.Main.CrossCheck) / 100, AllowCorrupt: c.Main.AllowCorrupt,
 		Rehearsal: job.Rehearsal{Scratch: scratch(c, sc), BinDir: c.Main.RehearseBinDir, Settings: sc.RehearseSettings, Checks: sc.RehearseChecks, Amcheck: c.Main.RehearseAmcheck},
 		Policy:    policy(c, sc),
-		Log:       s.logOptions(c),
+		Log:       o.Log,
 	}, nil
 }
 
@@ -302,11 +307,11 @@ func (s *Supervisor) launch(start job.Start, name string) (Child, error) {
 		OnStderr: func(line string) { log.Error("worker says", "worker", string(start.Kind), "line", line) },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start worker for server %q: %w", start.Server, err)
+		return nil, fmt.Errorf("start worker for the %s: %w", start.Work(), err)
 	}
 	if err := child.Conn().Send(job.KindStart, start); err != nil {
 		_ = child.Conn().Close()
-		return nil, errors.Join(fmt.Errorf("instruct worker for server %q: %w", start.Server, err), child.Wait())
+		return nil, errors.Join(fmt.Errorf("instruct worker for the %s: %w", start.Work(), err), child.Wait())
 	}
 	return child, nil
 }

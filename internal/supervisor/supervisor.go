@@ -7,7 +7,8 @@
 // Each server has one WAL worker. One that ends without being asked is started
 // again after 0.5 to 1 s, then later and later, up to a minute; what happens to
 // it touches no other server. Each running job is a process of its own; at most
-// one runs per server, and a check of its WAL beside that.
+// one runs per server, and a check of its WAL beside that. Of those that convert a file
+// and belong to no server, one runs.
 //
 // [Supervisor.Run] returns after everything it started has ended: first no more
 // requests are accepted, then jobs are cancelled, then WAL workers flush and stop.
@@ -94,6 +95,7 @@ type Supervisor struct {
 	users    atomic.Pointer[vault.Users]
 	admins   atomic.Pointer[vault.Users]
 	fleet    fleet
+	files    *server // takes the jobs about files; it has a queue, as a server has, and nothing else
 	stop     context.CancelCauseFunc
 	ctx      context.Context
 
@@ -313,6 +315,7 @@ func (s *Supervisor) open(c *config.Config) error {
 		return err
 	}
 	s.fleet.set(list)
+	s.files = &server{index: noServer, log: s.Log.Logger}
 	return nil
 }
 

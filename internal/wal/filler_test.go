@@ -51,7 +51,7 @@ func holed(t *testing.T) (*repo.Repository, repo.Hole) {
 }
 
 func newFiller(t *testing.T, r *repo.Repository) *Filler {
-	return &Filler{Repo: r, Dir: t.TempDir(), Codec: container.Zstd, Level: 1, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Every: 10 * time.Millisecond}
+	return &Filler{Repo: r, Dir: t.TempDir(), Codec: container.Zstd, Level: 1, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Every: 10 * time.Millisecond}
 }
 
 // archived puts a file into the directory, compressed by the program that its suffix belongs to.

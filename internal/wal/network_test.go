@@ -148,7 +148,7 @@ func TestProbeNeverHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	r := &Receiver{Params: p, Slot: "pgmoneta", Monitor: &record{}, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	r := &Receiver{Params: p, Slot: "pgmoneta", Monitor: &record{}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	probe := r.newProbe(source{params: p}, conn, func(err error) { t.Errorf("the probe ends the session: %v", err) })
 	defer probe.close()
 	probe.turn(ctx)

@@ -106,7 +106,7 @@ func receiveThrough(t *testing.T, s *pgtest.Server, r *repo.Repository, fsys dur
 func run(t *testing.T, rc *Receiver) (m *record, stop func()) {
 	t.Helper()
 	m = &record{}
-	rc.Monitor, rc.Log = m, slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	rc.Monitor, rc.Log = m, slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- rc.Run(ctx) }()
@@ -121,13 +121,6 @@ func run(t *testing.T, rc *Receiver) (m *record, stop func()) {
 	}
 	t.Cleanup(stop)
 	return m, stop
-}
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
 }
 
 func newRepo(t *testing.T) *repo.Repository {

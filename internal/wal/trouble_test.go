@@ -158,7 +158,7 @@ func TestReceiverFillsFromAnotherArchive(t *testing.T) {
 	r := newRepo(t)
 	rc := func() *Receiver {
 		return &Receiver{Params: params(s), Repo: r, FS: durable.OS{}, Slot: "pgmoneta", CreateSlot: true, Codec: container.Zstd, Level: 3,
-			Filler: &Filler{Repo: r, Dir: dir, Codec: container.Zstd, Level: 3, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}}
+			Filler: &Filler{Repo: r, Dir: dir, Codec: container.Zstd, Level: 3, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}}
 	}
 	m, stop := run(t, rc())
 	m.wait(t, "the stream", func(m seen) bool { return m.flushed > 0 })

@@ -70,18 +70,22 @@ func (w *worker) named(ctx context.Context) (*deletion, error) {
 	d, seen := &deletion{}, map[repo.Label]bool{}
 	for _, id := range ids {
 		b, err := w.repo.Find(ctx, id)
-		if trashed := (*repo.TrashedError)(nil); w.Job.Force && errors.As(err, &trashed) {
-			b, err = repo.Backup{Label: trashed.Label}, nil
-			if !seen[b.Label] {
-				d.trashed = append(d.trashed, b.Label)
-			}
-		} else if err == nil && !seen[b.Label] && b.Foreign {
-			d.foreign = append(d.foreign, b)
-		} else if err == nil && !seen[b.Label] {
-			d.own = append(d.own, b)
+		var waiting *repo.TrashedError
+		trashed := w.Job.Force && errors.As(err, &waiting)
+		if trashed {
+			b.Label, err = waiting.Label, nil
 		}
 		if err != nil {
 			return nil, err
+		}
+		switch {
+		case seen[b.Label]:
+		case trashed:
+			d.trashed = append(d.trashed, b.Label)
+		case b.Foreign:
+			d.foreign = append(d.foreign, b)
+		default:
+			d.own = append(d.own, b)
 		}
 		seen[b.Label] = true
 	}
@@ -143,9 +147,6 @@ func (w *worker) remove(ctx context.Context, d *deletion) (until time.Time, err 
 			return time.Time{}, err
 		}
 	}
-	if err := w.purge(ctx, d.trashed); err != nil {
-		return time.Time{}, err
-	}
 	now, readable, atOnce := time.Now(), []repo.Label(nil), []repo.Label(nil)
 	for _, b := range d.own {
 		// One that cannot be read is not worth a place in the trash: until it is gone it stops the retention.
@@ -155,13 +156,20 @@ func (w *worker) remove(ctx context.Context, d *deletion) (until time.Time, err 
 			atOnce = append(atOnce, b.Label)
 		}
 	}
+	// Nothing is purged while a manifest cannot be read: those go first.
+	if err := w.removeAtOnce(ctx, atOnce); err != nil {
+		return time.Time{}, err
+	}
+	if err := w.purge(ctx, d.trashed); err != nil {
+		return time.Time{}, err
+	}
 	if len(readable) > 0 {
 		if _, err := w.repo.Trash(ctx, now, w.Job.Force, readable...); err != nil {
 			return time.Time{}, err
 		}
 		until = now.Add(w.Policy.Delay)
 	}
-	return until, w.removeAtOnce(ctx, atOnce)
+	return until, nil
 }
 
 func (w *worker) removeAtOnce(ctx context.Context, gone []repo.Label) error {

@@ -28,7 +28,7 @@ func (w *worker) job(ctx context.Context) job.Result {
 		done, failed = slog.LevelDebug, slog.LevelDebug
 	}
 	if err != nil {
-		result = job.Result{Failure: failure(err), Restore: result.Restore}
+		result = job.Result{Failure: failure(w.Kind, err), Restore: result.Restore}
 		w.log.Log(ctx, failed, "job failed", "job", string(w.Kind), "elapsed", time.Since(started).Round(time.Millisecond), "err", err)
 		return result
 	}
@@ -37,12 +37,14 @@ func (w *worker) job(ctx context.Context) job.Result {
 		attrs = append(attrs, "label", string(result.Backup.Label))
 	} else if r := result.Restore; r != nil && r.Backup != nil {
 		attrs = append(attrs, "label", string(r.Backup.Label))
+	} else if result.Path != "" {
+		attrs = append(attrs, "file", result.Path)
 	}
 	w.log.Log(ctx, done, "job done", attrs...)
 	return result
 }
 
-func failure(err error) *job.Failure {
+func failure(kind job.Kind, err error) *job.Failure {
 	f := &job.Failure{Class: job.Failed, Message: err.Error()}
 	var (
 		locked *durable.LockedError
@@ -60,6 +62,8 @@ func failure(err error) *job.Failure {
 		f.Class = job.BadBase
 	case errors.As(err, &kept), errors.As(err, new(*expire.GuardError)):
 		f.Class = job.Retained
+	case kind.OfFile() && errors.Is(err, fs.ErrNotExist):
+		f.Class = job.NoFile
 	}
 	return f
 }
@@ -76,6 +80,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 		return w.planRetention(ctx)
 	case job.Usage:
 		return w.usage(ctx)
+	case job.Encrypt, job.Decrypt, job.Compress, job.Decompress:
+		return w.convert(ctx)
 	}
 	lock, err := w.lock(ctx)
 	if err != nil {

@@ -6,7 +6,8 @@
 // A worker ends when it is told to, when its control socket closes (the
 // supervisor is gone, however it went), or when its work is done. Before it
 // ends, received WAL is flushed and reported, and an unfinished job has removed
-// what it left. A worker changes only the repository of its own server.
+// what it left. A worker changes only the repository of its own server, and one that
+// converts a file no repository.
 //
 // A worker writes its own block of the shared segment and nothing else there.
 package worker
@@ -74,6 +75,11 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 	defer cancel(nil)
 	go listen(conn, cancel) // ends when conn closes, at the latest with the process
 
+	log = log.With(start.LogAttrs()...)
+	if start.Kind.OfFile() {
+		w := &worker{Start: start, conn: conn, segment: seg, log: log}
+		return conn.Send(job.KindResult, w.job(ctx))
+	}
 	r, err := repo.Open(durable.OS{}, start.BaseDir, start.Server)
 	if err != nil {
 		return err
@@ -88,7 +94,7 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 	}
 	defer func() { _ = f.Close() }()
 	r.UseForeign(f)
-	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log.With(start.LogAttrs()...)}
+	w := &worker{Start: start, conn: conn, segment: seg, repo: r, log: log}
 	if start.Kind == job.Receive {
 		return w.receive(ctx)
 	}
@@ -131,6 +137,6 @@ type worker struct {
 	job.Start
 	conn    *ipc.Conn
 	segment *shmem.Segment
-	repo    *repo.Repository
+	repo    *repo.Repository // nil for a job about a file
 	log     *slog.Logger
 }

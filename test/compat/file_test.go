@@ -12,9 +12,11 @@ import (
 	"testing"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/internal/onefile"
 	"github.com/pgmoneta/pgmoneta-go/internal/sealed"
 	"github.com/pgmoneta/pgmoneta-go/internal/vault"
+	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
 // files is a directory with single files in it.
@@ -120,6 +122,31 @@ func TestEncryptedFileIsDecrypted(t *testing.T) {
 		_, err = onefile.Decrypt(context.Background(), path, master)
 		must(t, err)
 		f.only("dump", plain)
+	}
+}
+
+// The daemon too reads what C pgmoneta made, when its client asks for it.
+func TestDaemonConvertsWhatCPgmonetaMade(t *testing.T) {
+	t.Parallel()
+	r := New(t, base(t), "primary")
+	h := r.home(t, pgtest.Start(t, pgtest.Options{}), "")
+	plain := bytes.Repeat([]byte("all work and no play\n"), 5000)
+	h.write("files/base.tar.lz4.aes", string(r.Seal(t, LZ4(plain, false), 192, random(t, 16))))
+	pgtest.Own(t, h.dir)
+	h.daemon()
+	path := h.path("files/base.tar.lz4.aes")
+	for _, command := range []mgmt.Command{mgmt.Decrypt, mgmt.Decompress} {
+		conn, err := mgmt.Dial(t.Context(), h.path(mgmt.SocketName))
+		must(t, err)
+		conn.Version = "0.22.0"
+		doc, err := conn.Call(t.Context(), command, mgmt.Document{"SourceFile": path})
+		must(t, err)
+		must(t, doc.Outcome().Err())
+		path = doc.Object("Response").Text("DestinationFile")
+		conn.Close()
+	}
+	if got, err := os.ReadFile(path); err != nil || path != h.path("files/base.tar") || !bytes.Equal(got, plain) {
+		t.Errorf("%s: %d bytes, %v", path, len(got), err)
 	}
 }
 

@@ -18,18 +18,7 @@ import (
 )
 
 // programs builds the programs once; they are removed when the tests have ended.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "pgmoneta-compat-bin-")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", dir, "../../cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("%w\n%s", err, out)
-	}
-	return dir, os.Chmod(dir, 0o755)
-})
+var programs = sync.OnceValues(pgtest.Build)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -81,7 +70,8 @@ func (h home) command(program string, args ...string) *exec.Cmd {
 // daemon starts the daemon, which ends with the test, and waits until it answers.
 func (h home) daemon() {
 	h.t.Helper()
-	cmd := h.command("pgmoneta")
+	// What /etc/pgmoneta has on this machine must not matter.
+	cmd := h.command("pgmoneta", "-u", h.path("pgmoneta_users.conf"), "-A", h.path("pgmoneta_admins.conf"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(h.t, cmd.Start())
@@ -91,19 +81,14 @@ func (h home) daemon() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 		<-ended
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	pgtest.WaitFor(h.t, time.Minute, "the daemon to answer", func() error {
 		select {
 		case <-ended:
 			h.t.Fatalf("the daemon ended: %s", out.Bytes())
 		default:
 		}
-		if h.command("pgmoneta-cli", "ping").Run() == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			h.t.Fatal("the daemon does not answer")
-		}
-	}
+		return h.command("pgmoneta-cli", "ping").Run()
+	})
 }
 
 // run runs a program that has to succeed.

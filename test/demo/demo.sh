@@ -195,7 +195,7 @@ typed "cat $home/conf/pgmoneta.conf"
 indent <"$home/conf/pgmoneta.conf"
 
 step "The daemon starts and receives WAL"
-typed "pgmoneta -c $home/conf/pgmoneta.conf -u $home/conf/pgmoneta_users.conf"
+typed "pgmoneta -c $home/conf/pgmoneta.conf -u $home/conf/pgmoneta_users.conf -A $home/conf/pgmoneta_admins.conf"
 t=$(now)
 start_daemon
 await 30 "first answer" cli ping || die "pgmoneta does not answer; $(daemon_trouble)"

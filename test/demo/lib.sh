@@ -172,7 +172,7 @@ cli() { (as "$home/bin/pgmoneta-cli" -c "$home/conf/pgmoneta.conf" "$@"); }
 
 # start_daemon: runs pgmoneta in the background.
 start_daemon() {
-	(as "$home/bin/pgmoneta" -c "$home/conf/pgmoneta.conf" -u "$home/conf/pgmoneta_users.conf") </dev/null >"$home/log/pgmoneta.out" 2>&1 &
+	(as "$home/bin/pgmoneta" -c "$home/conf/pgmoneta.conf" -u "$home/conf/pgmoneta_users.conf" -A "$home/conf/pgmoneta_admins.conf") </dev/null >"$home/log/pgmoneta.out" 2>&1 &
 	printf '%s\n' "$!" >"$home/run/daemon.pid"
 }
 

@@ -37,9 +37,9 @@ func unpacked(t *testing.T, major int, content []byte, option string) *pgtest.Se
 	return pgtest.OpenDir(t, major, found[0], pgtest.Options{})
 }
 
-// An archive on standard output is a tar and nothing else; one that could not be finished has another exit code.
-func TestArchiveToStandardOutput(t *testing.T) {
-	t.Parallel()
+// ledger starts a daemon with one backup, of a table with 5,000 rows, and 1,000 more rows in the WAL after it.
+func ledger(t *testing.T) (*pgtest.Server, *daemon) {
+	t.Helper()
 	s := pgtest.Start(t, pgtest.Options{})
 	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "compression = gzip")
 	d.waitStreaming(t, "primary")
@@ -47,7 +47,13 @@ func TestArchiveToStandardOutput(t *testing.T) {
 	d.must(t, "backup", "primary")
 	s.Exec(t, "INSERT INTO ledger SELECT i FROM generate_series(5001, 6000) i")
 	d.stored(t, "primary", s.SwitchWAL(t))
+	return s, d
+}
 
+// An archive on standard output is a tar and nothing else; one that could not be finished has another exit code.
+func TestArchiveToStandardOutput(t *testing.T) {
+	t.Parallel()
+	s, d := ledger(t)
 	tar, complaints, code := d.separate(t, "archive", "--offline", "primary", "newest", "latest", "-")
 	if code != 0 || !strings.Contains(string(complaints), "archived backup") {
 		t.Fatalf("exit %d\n%s", code, complaints)

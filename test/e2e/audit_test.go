@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -21,6 +22,7 @@ func TestAuditTellsWhoChangedWhat(t *testing.T) {
 	_, _ = d.cli(t, "delete", "primary", "20000101000000")
 	_, _ = d.cli(t, "conf", "set", "s3_secret_access_key", "hunter2hunter2")
 	_, _ = d.cli(t, "conf", "set", "log_level", "info")
+	(&client{daemon: d}).call(t, mgmt.Compress, mgmt.Document{"SourceFile": "/nowhere/file"})
 
 	content, err := os.ReadFile(d.path("audit"))
 	if err != nil {
@@ -46,7 +48,7 @@ func TestAuditTellsWhoChangedWhat(t *testing.T) {
 		command string
 		done    bool
 		code    int
-	}{{"backup", true, 0}, {"delete", false, 505}, {"conf set", false, 2707}, {"conf set", true, 0}}
+	}{{"backup", true, 0}, {"delete", false, 505}, {"conf set", false, 2707}, {"conf set", true, 0}, {"compress", false, 1700}}
 	if len(got) != len(want) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), len(want), content)
 	}
@@ -55,8 +57,8 @@ func TestAuditTellsWhoChangedWhat(t *testing.T) {
 			t.Errorf("line %d is %+v, want %+v", i, g, w)
 		}
 	}
-	if got[0].Args["Server"] != "primary" {
-		t.Errorf("the backup was of %v", got[0].Args)
+	if got[0].Args["Server"] != "primary" || got[4].Args["SourceFile"] != "/nowhere/file" {
+		t.Errorf("the backup was of %v, the compression of %v", got[0].Args, got[4].Args)
 	}
 	log, err := os.ReadFile(d.path("log"))
 	if err != nil || strings.Contains(string(content)+string(log), "hunter2") {

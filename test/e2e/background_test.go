@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,7 @@ import (
 // detached runs pgmoneta -d and returns what it printed until it ended, and its exit code.
 func (d *daemon) detached(t *testing.T, conf string) (string, int) {
 	t.Helper()
-	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), "-d", "-c", d.path(conf))
+	cmd := d.command(t, conf, "-d")
 	out, err := cmd.CombinedOutput() // ends when nobody has its output open any more
 	if cmd.ProcessState == nil {
 		t.Fatal(err)

@@ -69,13 +69,11 @@ func TestRemoteBackupIsCancelled(t *testing.T) {
 	port := freePort(t)
 	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, "max_rate = 1048576", fmt.Sprintf("management = %d", port))
 	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
-	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", "letmein", "user", "add")
-	d.admins = d.path("pgmoneta_admins.conf")
-	pgtest.Own(t, d.dir)
+	d.administrator(t, "letmein")
 	d.start(t)
 	d.waitStreaming(t, "primary")
 
-	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), "-h", "127.0.0.1", "-p", strconv.Itoa(port), "backup", "primary")
+	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), "-c", d.path("client.conf"), "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-C", "zstd", "-E", "aes256", "backup", "primary")
 	var stderr strings.Builder
 	cmd.Stderr, cmd.Stdin = &stderr, strings.NewReader("dba\nletmein\n")
 	if err := cmd.Start(); err != nil {

@@ -12,11 +12,28 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
-// A client drives a daemon over its socket in one coding.
+// A client drives a daemon in one coding.
 type client struct {
 	daemon *daemon
 	keys   mgmt.KeySource
 	coding mgmt.Coding
+	door   *mgmt.Remote // nil for the socket
+}
+
+func (c *client) dial(t *testing.T) *mgmt.Client {
+	t.Helper()
+	var conn *mgmt.Client
+	var err error
+	if c.door != nil {
+		conn, err = mgmt.DialRemote(t.Context(), *c.door)
+	} else {
+		conn, err = mgmt.Dial(t.Context(), c.daemon.path(mgmt.SocketName))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Version, conn.Coding, conn.Keys = "0.22.0", c.coding, c.keys
+	return conn
 }
 
 // keysOf returns the master key of a daemon, which belongs to another user than the test's.
@@ -35,12 +52,8 @@ func keysOf(t *testing.T, d *daemon) mgmt.KeySource {
 
 func (c *client) call(t *testing.T, command mgmt.Command, args mgmt.Document) mgmt.Document {
 	t.Helper()
-	conn, err := mgmt.Dial(t.Context(), c.daemon.path(mgmt.SocketName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := c.dial(t)
 	defer conn.Close()
-	conn.Version, conn.Coding, conn.Keys = "0.22.0", c.coding, c.keys
 	doc, err := conn.Call(t.Context(), command, args)
 	if err != nil {
 		t.Fatalf("%s in %+v: %v", command, c.coding, err)

@@ -19,18 +19,8 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "pgmoneta-e2e-bin-")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", dir, "../../cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return dir, os.Chmod(dir, 0o755)
-})
+// programs builds the programs once; they are removed when the tests have ended.
+var programs = sync.OnceValues(pgtest.Build)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -45,7 +35,6 @@ type daemon struct {
 	dir     string
 	bin     string
 	metrics int
-	admins  string // admins file, "" for none
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
@@ -107,14 +96,18 @@ func (d *daemon) write(t *testing.T, name, content string) {
 	}
 }
 
+// command prepares the daemon. All files are named, also those of users and admins that
+// need not exist: what /etc/pgmoneta has on this machine must not matter.
+func (d *daemon) command(t *testing.T, conf string, options ...string) *exec.Cmd {
+	t.Helper()
+	files := []string{"-c", d.path(conf), "-u", d.path("pgmoneta_users.conf"), "-A", d.path("pgmoneta_admins.conf")}
+	return pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), append(files, options...)...)
+}
+
 // start starts the daemon and waits until it answers.
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	args := []string{"-c", d.path("pgmoneta.conf")}
-	if d.admins != "" {
-		args = append(args, "-A", d.admins)
-	}
-	d.cmd = pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), args...)
+	d.cmd = d.command(t, "pgmoneta.conf")
 	var out bytes.Buffer
 	d.cmd.Stdout, d.cmd.Stderr = &out, &out
 	if err := d.cmd.Start(); err != nil {
@@ -153,6 +146,15 @@ func (d *daemon) end() {
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill()
 	<-d.exited
+}
+
+// administrator writes an admins file with the user dba, who may use the daemon from
+// other machines once it starts, and an empty configuration for the client on one of those.
+func (d *daemon) administrator(t *testing.T, password string) {
+	t.Helper()
+	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", password, "user", "add")
+	d.write(t, "client.conf", "")
+	pgtest.Own(t, d.dir)
 }
 
 // cli runs pgmoneta-cli and returns what it printed and its exit code.
@@ -208,19 +210,10 @@ func (d *daemon) worker(t *testing.T, name string) int {
 	return int(d.status(t, name)["WorkerPID"].(float64))
 }
 
+// waitFor is how everybody waits here.
 func waitFor(t *testing.T, patience time.Duration, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waiting %s for %s: %v", patience, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	pgtest.WaitFor(t, patience, what, ok)
 }
 
 // alive reports whether a process runs and is no zombie.

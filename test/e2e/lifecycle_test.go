@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -88,8 +87,7 @@ func TestSecondDaemonOnTheSameRepositoryIsRefused(t *testing.T) {
 	t.Parallel()
 	s := pgtest.Start(t, pgtest.Options{})
 	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
-	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), "-c", d.path("pgmoneta.conf"))
-	out, err := cmd.CombinedOutput()
+	out, err := d.command(t, "pgmoneta.conf").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), fmt.Sprint(d.pid())) {
 		t.Errorf("the second daemon: %v, %s; want an error with the holder's pid %d", err, out, d.pid())
 	}

@@ -68,7 +68,7 @@ user = %[6]s
 wal_slot = pgmoneta
 `, d.dir, a.Host, b.Host, a.Port, b.Port, pgtest.ReplUser))
 	pgtest.Own(t, d.dir)
-	d.cmd = pgtest.Command(t, d.dir, filepath.Join(bin, "pgmoneta"), "-c", d.path("cluster.conf"))
+	d.cmd = d.command(t, "cluster.conf")
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func TestRemoteManagement(t *testing.T) {
 	port := freePort(t)
 	d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, fmt.Sprintf("management = %d", port), "tls = require")
 	d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
-	d.mustAdmin(t, "-f", d.path("pgmoneta_admins.conf"), "-U", "dba", "-P", "letmein:ß", "user", "add")
+	d.administrator(t, "letmein:ß")
 	d.certify(t)
 	conf, err := os.ReadFile(d.path("pgmoneta.conf"))
 	if err != nil {
@@ -59,13 +59,12 @@ func TestRemoteManagement(t *testing.T) {
 	tls := "tls_cert_file = " + d.path("tls.crt") + "\ntls_key_file = " + d.path("tls.key") + "\n"
 	d.write(t, "pgmoneta.conf", strings.Replace(string(conf), "tls = require\n", "tls = require\n"+tls, 1))
 	pgtest.Own(t, d.dir)
-	d.admins = d.path("pgmoneta_admins.conf")
 	d.start(t)
 	d.waitStreaming(t, "primary")
 
 	remote := func(password string, args ...string) (string, int) {
 		t.Helper()
-		all := append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "dba", "-P", password, "-F", "raw"}, args...)
+		all := append([]string{"-c", d.path("client.conf"), "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "dba", "-P", password, "-F", "raw"}, args...)
 		cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), all...)
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()

@@ -192,13 +192,7 @@ func appendTo(t *testing.T, path, text string) {
 // An archive is one file that has its name when it is complete. What tar makes of it starts.
 func TestArchiveIsARestorableCluster(t *testing.T) {
 	t.Parallel()
-	s := pgtest.Start(t, pgtest.Options{})
-	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "compression = gzip")
-	d.waitStreaming(t, "primary")
-	s.Exec(t, "CREATE TABLE ledger AS SELECT i FROM generate_series(1, 5000) i")
-	d.must(t, "backup", "primary")
-	s.Exec(t, "INSERT INTO ledger SELECT i FROM generate_series(5001, 6000) i")
-	d.stored(t, "primary", s.SwitchWAL(t))
+	s, d := ledger(t)
 	if out, code := d.cli(t, "archive", "primary", "newest", "relative"); code != 2 || !strings.Contains(out, "absolute path") {
 		t.Errorf("exit %d: %s", code, out)
 	}

@@ -76,7 +76,7 @@ func TestNothingOfTheDatabaseIsLegible(t *testing.T) {
 		plant(t, s, 5)
 		plain := newDaemon(t, map[string]*pgtest.Server{"plain": s}, "compression = none")
 		d := prepareDaemon(t, map[string]*pgtest.Server{"primary": s}, "encryption = aes-256", "compression = none")
-		if out, err := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta"), "-c", d.path("pgmoneta.conf")).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("master key")) {
+		if out, err := d.command(t, "pgmoneta.conf").CombinedOutput(); err == nil || !bytes.Contains(out, []byte("master key")) {
 			t.Fatalf("the daemon started without a master key: %v\n%s", err, out)
 		}
 		d.mustAdmin(t, "master-key", "-P", "passphrase of the test")
@@ -119,10 +119,12 @@ func TestNothingOfTheDatabaseIsLegible(t *testing.T) {
 			t.Errorf("info says encryption %v, want 1", got)
 		}
 
-		d.mustAdmin(t, "key", "rotate", "-c", d.path("pgmoneta.conf"))
+		d.administrator(t, "letmein")
+		d.mustAdmin(t, "-f", d.path("pgmoneta_users.conf"), "-U", "another", "-P", "letmein", "user", "add")
+		d.mustAdmin(t, "key", "rotate", "-D", d.dir)
 		plant(t, s, 3)
 		look("after the key was rotated")
-		d.mustAdmin(t, "master-key", "rotate", "-c", d.path("pgmoneta.conf"), "-P", "another passphrase")
+		d.mustAdmin(t, "master-key", "rotate", "-D", d.dir, "-P", "another passphrase")
 		plant(t, s, 3)
 		d.kill() // nothing is flushed in order
 		d.start(t)

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,4 +94,60 @@ func TestDeletedBackupsWaitInTheTrash(t *testing.T) {
 	if n := d.must(t, "list-backup", "primary")["NumberOfBackups"]; n != 1.0 {
 		t.Errorf("%v backups are left", n)
 	}
+}
+
+// By force several backups that wait in the trash go for good in one command, and beside them those that are listed:
+// into the trash, or at once when they cannot be read. All go or none.
+func TestSeveralGoFromTheTrashByForce(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{WALSegmentSize: 1})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s}, "retention_interval = 3600", "delete_delay = 2d")
+	d.waitStreaming(t, "primary")
+	var labels []string
+	for range 6 {
+		s.Exec(t, fmt.Sprintf("CREATE TABLE t%d AS SELECT generate_series(1, 1000) a", len(labels)))
+		labels = append(labels, d.must(t, "backup", "primary")["Backup"].(string))
+	}
+	remove := func(which ...string) map[string]any {
+		t.Helper()
+		return d.must(t, append([]string{"delete", "--force", "primary"}, which...)...)
+	}
+	there := func(listed, trashed []string) {
+		t.Helper()
+		var got []string
+		for _, row := range d.must(t, "list-backup", "primary")["Backups"].([]any) {
+			got = append(got, row.(map[string]any)["Backup"].(string))
+		}
+		if trash := d.trash(t); !slices.Equal(got, listed) || !slices.Equal(trash, trashed) {
+			t.Fatalf("listed %v, in the trash %v; want %v and %v", got, trash, listed, trashed)
+		}
+	}
+	remove(labels[:2]...)
+	there(labels[2:], labels[:2])
+	remove(labels[1], labels[0], labels[1]) // from the trash, in any order
+	there(labels[2:], nil)
+
+	inTrash, unreadable, own := labels[2], labels[3], labels[4]
+	remove(inTrash)
+	if err := os.Truncate(d.path("base/primary/backup/"+unreadable+"/manifest"), 100); err != nil {
+		t.Fatal(err)
+	}
+	mix := []string{own, unreadable, inTrash}
+	if out, code := d.cli(t, append([]string{"delete", "primary"}, mix...)...); code != 2 || !strings.Contains(out, "trash") {
+		t.Errorf("without force: %d\n%s", code, out)
+	}
+	if out, code := d.cli(t, append([]string{"delete", "--force", "primary", "20000101000000"}, mix...)...); code != 2 || !strings.Contains(out, "505") {
+		t.Errorf("with one that is unknown: %d\n%s", code, out)
+	}
+	there(labels[3:], labels[2:3])
+	answer := remove(mix...)
+	if until, _ := answer["Until"].(string); fmt.Sprint(answer["Backups"]) != fmt.Sprint(labels[2:5]) || until == "" {
+		t.Errorf("the answer is %v", answer)
+	}
+	there(labels[5:], []string{own})
+	d.must(t, "repo", "check", "primary")
+	d.must(t, "undelete", "primary", own)
+	there(labels[4:], nil)
+	d.must(t, "verify", "primary", own, "/tmp")
+	d.must(t, "verify", "primary", "newest", "/tmp")
 }

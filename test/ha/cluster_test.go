@@ -136,7 +136,7 @@ func (c *cluster) startEtcd(t *testing.T, peer int) {
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", between, "--initial-advertise-peer-urls", between, "--initial-cluster", "default="+between)
 	c.start(t, cmd, filepath.Join(c.dir, "etcd.log"))
-	waitFor(t, 30*time.Second, "etcd", func() error {
+	pgtest.WaitFor(t, 30*time.Second, "etcd", func() error {
 		status, _, err := ask(client + "/health")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("status %d", status)
@@ -280,7 +280,7 @@ func (c *cluster) leader(not *node) (n *node, timeline int, err error) {
 // waitHealthy waits until all members run on the primary's timeline and one of them is a synchronous standby.
 func (c *cluster) waitHealthy(t *testing.T) {
 	t.Helper()
-	waitFor(t, 2*time.Minute, "a primary with two standbys", func() error {
+	pgtest.WaitFor(t, 2*time.Minute, "a primary with two standbys", func() error {
 		for _, n := range c.nodes {
 			select {
 			case <-n.ended:
@@ -369,19 +369,4 @@ func (c *cluster) remove(t *testing.T, n *node) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	n.signal(syscall.SIGKILL)
-}
-
-func waitFor(t *testing.T, patience time.Duration, what string, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waiting %s for %s: %v", patience, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }

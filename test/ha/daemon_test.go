@@ -66,8 +66,9 @@ wal_slot = %[8]s
 			t.Logf("log of the daemon:\n%s", tail(log, 20000))
 		}
 	})
-	c.start(t, pgtest.Command(t, d.dir, filepath.Join(d.programs, "pgmoneta"), "-c", d.path("pgmoneta.conf")), d.path("output"))
-	waitFor(t, 20*time.Second, "the daemon", func() error {
+	c.start(t, pgtest.Command(t, d.dir, filepath.Join(d.programs, "pgmoneta"), "-c", d.path("pgmoneta.conf"),
+		"-u", d.path("pgmoneta_users.conf"), "-A", d.path("pgmoneta_admins.conf")), d.path("output"))
+	pgtest.WaitFor(t, 20*time.Second, "the daemon", func() error {
 		_, err := d.cli(t, "ping")
 		return err
 	})
@@ -128,7 +129,7 @@ func (d *daemon) streams(t *testing.T, section string, timeline int) error {
 // waitFlushed waits until everything up to a position is on the daemon's disk.
 func (d *daemon) waitFlushed(t *testing.T, section string, end pg.LSN) {
 	t.Helper()
-	waitFor(t, time.Minute, "WAL of section "+section, func() error {
+	pgtest.WaitFor(t, time.Minute, "WAL of section "+section, func() error {
 		flushed, err := pg.ParseLSN(fmt.Sprint(d.status(t, section)["FlushedLSN"]))
 		if err == nil && flushed < end {
 			err = fmt.Errorf("flushed %s, want %s", flushed, end)

@@ -47,7 +47,7 @@ func TestFollow(t *testing.T) {
 	d := startDaemon(t, c)
 	first := map[string]string{} // backups
 	for _, section := range sections() {
-		waitFor(t, patience, "the stream", func() error {
+		pgtest.WaitFor(t, patience, "the stream", func() error {
 			_, timeline, err := c.leader(nil)
 			if err != nil {
 				return err
@@ -98,7 +98,7 @@ func (c *cluster) follow(t *testing.T, d *daemon, f fault) {
 	begin := time.Now()
 	mend := f.cause(t, c, old)
 	timeline := 0
-	waitFor(t, 2*time.Minute, "a new primary", func() (err error) {
+	pgtest.WaitFor(t, 2*time.Minute, "a new primary", func() (err error) {
 		// One that is just being promoted still tells the old timeline.
 		if _, timeline, err = c.leader(old); err == nil && timeline <= before {
 			err = fmt.Errorf("timeline %d", timeline)
@@ -108,7 +108,7 @@ func (c *cluster) follow(t *testing.T, d *daemon, f fault) {
 	elected := time.Now()
 	t.Logf("%s: new primary after %.1f s, timeline %d to %d", f.name, elected.Sub(begin).Seconds(), before, timeline)
 	resumed := map[string]time.Duration{}
-	waitFor(t, patience, f.name+": the streams", func() (err error) {
+	pgtest.WaitFor(t, patience, f.name+": the streams", func() (err error) {
 		for _, section := range sections() {
 			if resumed[section] != 0 {
 				continue

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,22 @@ func waitUntil(timeout time.Duration, done func() bool) bool {
 		if time.Now().After(deadline) {
 			return false
 		}
+	}
+}
+
+// WaitFor asks until ok has no error. After patience the test fails with the last one.
+func WaitFor(t testing.TB, patience time.Duration, what string, ok func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting %s for %s: %v", patience, what, err)
+		}
+		time.Sleep(20 * time.Millisecond) // who asks often starts a process
 	}
 }
 
