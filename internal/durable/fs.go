@@ -296,7 +296,8 @@ func (b *Barrier) Sync() error {
 // Close closes the barrier and syncs nothing.
 func (b *Barrier) Close() error { return b.dir.Close() }
 
-// SyncFS is a [Barrier] for who has written little and has the errors of it already.
+// SyncFS is a [Barrier] that is opened only now: of what could not be written before it may
+// not hear.
 func SyncFS(path string) error {
 	b, err := OpenBarrier(path)
 	if err != nil {

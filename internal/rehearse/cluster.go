@@ -239,7 +239,7 @@ func (c *cluster) stop() error {
 }
 
 // reap ends the server of an earlier rehearsal that was left behind in a data directory.
-func reap(data string) error {
+func reap(ctx context.Context, data string) error {
 	content, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -253,12 +253,19 @@ func reap(data string) error {
 	if err != nil || pid <= 1 || workingDirectory(pid) != data {
 		return nil
 	}
-	for deadline := time.Now().Add(stopTimeout); workingDirectory(pid) == data; time.Sleep(pollInterval) {
+	t := time.NewTicker(pollInterval)
+	defer t.Stop()
+	for deadline := time.Now().Add(stopTimeout); workingDirectory(pid) == data; {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("PostgreSQL of an earlier rehearsal runs in %s as process %d and does not stop: end it", data, pid)
 		}
 		if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("stop PostgreSQL of an earlier rehearsal in %s, process %d: %w", data, pid, err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.C:
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -98,7 +99,7 @@ func (r *run) phase(name string) {
 }
 
 func (r *run) run(ctx context.Context) (err error) {
-	if err := Clear(r.Scratch); err != nil {
+	if err := Clear(ctx, r.Scratch); err != nil {
 		return err
 	}
 	scratch := directory(r.Scratch)
@@ -127,16 +128,33 @@ func directory(scratch string) string { return filepath.Join(scratch, "rehearsal
 
 // Clear ends and removes what a rehearsal in this directory left when its process was
 // killed. The caller holds [repo.Repository.Lock].
-func Clear(scratch string) error {
+func Clear(ctx context.Context, scratch string) error {
 	scratch = directory(scratch)
 	left, err := filepath.Glob(filepath.Join(scratch, "*", "postmaster.pid"))
 	if err != nil {
 		return err
 	}
 	for _, file := range left {
-		if err := reap(filepath.Dir(file)); err != nil {
+		if err := reap(ctx, filepath.Dir(file)); err != nil {
 			return err
 		}
+	}
+	// The files one by one, which can be stopped, then the directories.
+	err = filepath.WalkDir(scratch, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case d.IsDir():
+			return nil
+		}
+		return os.Remove(path)
+	})
+	if err != nil {
+		return err
 	}
 	return os.RemoveAll(scratch)
 }

@@ -93,11 +93,11 @@ func TestReapLeavesOtherProcessesAlone(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(data, "postmaster.pid"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := reap(data); err != nil {
+		if err := reap(t.Context(), data); err != nil {
 			t.Errorf("%q: %v", content, err)
 		}
 	}
-	if err := reap(filepath.Join(data, "missing")); err != nil {
+	if err := reap(t.Context(), filepath.Join(data, "missing")); err != nil {
 		t.Error(err)
 	}
 }

@@ -17,9 +17,7 @@ import (
 
 // receive is the work of a WAL worker.
 func (w *worker) receive(ctx context.Context) error {
-	if err := w.sweep(ctx); err != nil {
-		return err
-	}
+	defer beside(ctx, w.sweep)()
 	m := newMonitor(w.segment.ServerSlot(w.ServerSlot))
 	stop := m.beat(ctx)
 	defer stop()
@@ -31,39 +29,37 @@ func (w *worker) receive(ctx context.Context) error {
 	}
 	if w.FillFrom != "" {
 		r.Filler = &wal.Filler{Repo: w.repo, Dir: w.FillFrom, Codec: w.Codec, Level: w.Level, Log: w.log}
-		defer fill(ctx, r.Filler)()
+		defer beside(ctx, r.Filler.Run)()
 	}
 	return r.Run(ctx)
 }
 
-// fill fills recorded holes until stop is called.
-func fill(ctx context.Context, f *wal.Filler) (stop func()) {
+// beside does something while WAL is received, until stop is called.
+func beside(ctx context.Context, do func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { f.Run(ctx) })
+	wg.Go(func() { do(ctx) })
 	return func() { cancel(); wg.Wait() }
 }
 
-// sweep removes what jobs of an earlier life left, unless a job is running now.
-func (w *worker) sweep(ctx context.Context) error {
+// sweep removes what jobs of an earlier life left, unless a job is running now. That may
+// take minutes, for a rehearsal left a whole cluster, and commits may be waiting for us.
+func (w *worker) sweep(ctx context.Context) {
 	lock, err := w.repo.Lock()
-	var locked *durable.LockedError
-	if errors.As(err, &locked) {
-		return nil
+	if errors.As(err, new(*durable.LockedError)) {
+		return
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		defer func() { _ = lock.Release() }()
+		err = errors.Join(w.repo.ForgetUnfinished(ctx, time.Now().Add(-repo.KeepUnfinished)), w.repo.Sweep(ctx))
 	}
-	defer func() { _ = lock.Release() }()
-	err = errors.Join(w.repo.ForgetUnfinished(ctx, time.Now().Add(-repo.KeepUnfinished)), w.repo.Sweep(ctx))
-	if w.Rehearsal.Scratch != "" {
-		err = errors.Join(err, rehearse.Clear(w.Rehearsal.Scratch))
+	if err == nil && w.Rehearsal.Scratch != "" {
+		err = rehearse.Clear(ctx, w.Rehearsal.Scratch)
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		// Leftovers take space and do no other harm; WAL comes first.
 		w.log.Warn("leftovers of earlier jobs stay", "err", err)
 	}
-	return nil
 }
 
 // monitor publishes what a receiver does in the server's slot.

@@ -74,8 +74,9 @@ func TestReloadAddsChangesAndRemovesServersWithoutTouchingOthers(t *testing.T) {
 		t.Errorf("reload says %q, want %q", got, want)
 	}
 	waitFor(t, 20*time.Second, "a new worker", func() error {
-		if s := d.status(t, "b"); d.worker(t, "b") == before || s["WalStreaming"] != true {
-			return fmt.Errorf("worker %v, streaming %v", s["WorkerPID"], s["WalStreaming"])
+		worker := d.worker(t, "b") // first: what streams then is not the one before
+		if s := d.status(t, "b"); worker == before || worker == 0 || s["WalStreaming"] != true {
+			return fmt.Errorf("worker %d, streaming %v", worker, s["WalStreaming"])
 		}
 		return nil
 	})
