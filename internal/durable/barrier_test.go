@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"bytes"
 	"crypto/rand"
 	"os"
 	"os/exec"
@@ -71,4 +72,23 @@ func TestBarrierTellsOfWhatWasLostBefore(t *testing.T) {
 	if err := b.Sync(); err == nil {
 		t.Error("who was there before is not told")
 	}
+	if f, err = os.Open(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	t.Logf("read at once, all is there: %v", holds(f, content))
+	if ForgetPages(f); holds(f, content) {
+		t.Error("what is lost is still read")
+	}
+}
+
+// holds reports whether a file is 60 times the content.
+func holds(f *os.File, content []byte) bool {
+	have := make([]byte, len(content))
+	for i := range 60 {
+		if _, err := f.ReadAt(have, int64(i*len(have))); err != nil || !bytes.Equal(have, content) {
+			return false
+		}
+	}
+	return true
 }

@@ -312,3 +312,10 @@ func SyncFS(path string) error {
 func StartWriteback(f *os.File) {
 	_ = osFile{f}.control(func(fd int) error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) })
 }
+
+// ForgetPages has the kernel drop what it holds of a file and need not write any more, so that
+// what is read next is what is on disk. Where writing has failed, it may go on holding pages that look
+// right, count as written and are lost. It is advice: file systems in memory do not follow it.
+func ForgetPages(f *os.File) {
+	_ = osFile{f}.control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
+	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
@@ -142,8 +143,11 @@ func (t *tree) reuse(r *os.Root, name string) (f *os.File, fresh bool, err error
 			return nil, false, err
 		}
 	}
-	f, err = r.OpenFile(name, os.O_RDWR, 0)
-	return f, false, err
+	if f, err = r.OpenFile(name, os.O_RDWR, 0); err != nil {
+		return nil, false, err
+	}
+	durable.ForgetPages(f) // what is compared must be what is on disk
+	return f, false, nil
 }
 
 // A comparer compares what is in the target with what belongs there. It is used by one goroutine.
