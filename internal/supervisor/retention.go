@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,14 +96,20 @@ func (h handler) retention(req *mgmt.Request) (mgmt.Response, error) {
 		run = func(v *server) (*job.RetentionReport, error) { return h.retentionJob(v, job.PlanRetention) }
 	}
 	rows := []mgmt.Document{}
+	var first string // that failed
+	var failed error
 	for _, v := range servers {
 		report, err := run(v)
-		if err != nil {
-			refused := protocolError(req, "retention", err)
-			refused.Server, refused.Response = v.name, mgmt.Document{"DryRun": dry, "Servers": rows} // those before it are done
-			return nil, refused
+		if err != nil { // the others have their turn all the same
+			first, failed = cmp.Or(first, v.name), errors.Join(failed, err)
+			continue
 		}
 		rows = append(rows, mgmt.RetentionDocument(v.name, report))
+	}
+	if failed != nil {
+		refused := protocolError(req, "retention", failed)
+		refused.Server, refused.Response = first, mgmt.Document{"DryRun": dry, "Servers": rows}
+		return nil, refused
 	}
 	return mgmt.Response{"DryRun": dry, "NumberOfServers": len(rows), "Servers": rows}, nil
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/expire"
@@ -24,7 +25,7 @@ func (w *worker) expireOptions() expire.Options {
 func (w *worker) planRetention(ctx context.Context) (job.Result, error) {
 	result, err := expire.Look(ctx, w.expireOptions())
 	if err != nil {
-		return job.Result{}, err
+		return job.Result{}, fmt.Errorf("server %q: %w", w.Server, err)
 	}
 	return job.Result{Retention: w.retentionReport(result)}, nil
 }
@@ -33,7 +34,7 @@ func (w *worker) planRetention(ctx context.Context) (job.Result, error) {
 func (w *worker) retention(ctx context.Context) (job.Result, error) {
 	result, err := expire.Run(ctx, w.expireOptions())
 	if err != nil {
-		return job.Result{}, err
+		return job.Result{}, fmt.Errorf("server %q: %w", w.Server, err)
 	}
 	for _, d := range result.Decisions {
 		if !d.Keep {

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +46,26 @@ func TestRetentionDeletesWALBeforeTheOldestBackup(t *testing.T) {
 	}
 	d.must(t, "wal", "check", "primary")
 	d.must(t, "verify", "primary", "newest", "/tmp")
+}
+
+// TestRetentionOfAllServersPassesOverTheOneThatFails has a history in the archive of the first that is none.
+func TestRetentionOfAllServersPassesOverTheOneThatFails(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, map[string]*pgtest.Server{"alpha": pgtest.Start(t, pgtest.Options{}), "beta": pgtest.Start(t, pgtest.Options{})}, "retention_interval = 3600")
+	for _, name := range []string{"alpha", "beta"} {
+		d.waitStreaming(t, name)
+		d.must(t, "backup", name)
+	}
+	wal := filepath.Join(d.path("base"), "alpha", "wal")
+	if err := errors.Join(os.MkdirAll(wal, 0o700), os.WriteFile(filepath.Join(wal, "00000002.history"), []byte("none"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"retention", "--dry-run"}, {"retention"}} {
+		out, code := d.cli(t, args...)
+		if code == 0 || !strings.Contains(out, `server "alpha"`) || !strings.Contains(out, "Server: beta") {
+			t.Errorf("%v: %d\n%s", args, code, out)
+		}
+	}
 }
 
 func TestRetentionRunsByItself(t *testing.T) {
