@@ -77,6 +77,22 @@ func Backup(ctx context.Context, r *repo.Repository, label repo.Label, o Options
 	return c.report, nil
 }
 
+// Stored reads what a backup that is not listed yet refers to: every frame of its packs, and PostgreSQL's
+// manifest. It returns the first damage.
+func Stored(ctx context.Context, r *repo.Repository, s repo.Summary, packs []repo.PackRef, o Options) error {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	c := &checker{repo: r, manifest: &repo.Manifest{Summary: s, Packs: packs}, o: o, bad: map[frameID]error{}, dropped: map[frameID]bool{}}
+	if err := c.packs(ctx); err != nil {
+		return err
+	}
+	for id, err := range c.bad {
+		return fmt.Errorf("%s: %w", packs[id.pack].Name, err)
+	}
+	return r.ReadPostgresManifest(ctx, s.Label, discard{})
+}
+
 type frameID struct {
 	pack  int
 	frame int // -1: the whole pack
@@ -299,6 +315,11 @@ func Segments(ctx context.Context, r *repo.Repository, plan []string, size pg.Se
 
 func checkSegment(ctx context.Context, r *repo.Repository, name string, size pg.SegmentSize) error {
 	seg, err := r.OpenSegment(ctx, name)
+	if f := r.Foreign(); f != nil && errors.Is(err, fs.ErrNotExist) {
+		if err := foreignSegment(ctx, f, name, size); !errors.Is(err, fs.ErrNotExist) {
+			return err // that of a backup that was taken over, perhaps
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("WAL segment %s is missing", name)
 	}
