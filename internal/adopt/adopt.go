@@ -63,7 +63,7 @@ func Dependents(ctx context.Context, o Options, gone ...repo.Label) ([]repo.Labe
 	if err := o.Repo.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	a := &adoption{Options: o, copier: backup.NewCopier(backup.CopyOptions{
+	a := &adoption{Options: o, read: map[string]bool{}, copier: backup.NewCopier(backup.CopyOptions{
 		Repo: o.Repo, Codec: o.Codec, Level: o.Level, Workers: o.Workers, Progress: o.Progress, Log: o.Log})}
 	defer a.copier.Close()
 	if err := a.check(ctx, list); err != nil {
@@ -90,6 +90,7 @@ func (a *adoption) clean(ctx context.Context) {
 type adoption struct {
 	Options
 	copier *backup.Copier
+	read   map[string]bool // packs whose frames were read back, for one or another
 }
 
 // check refuses what cannot work before anything is stored.
@@ -210,7 +211,7 @@ func (a *adoption) one(ctx context.Context, b repo.Backup) error {
 		return err
 	}
 	defer c.Abort()
-	if err := verify.Stored(ctx, a.Repo, c.Summary, c.Packs, verify.Options{Workers: a.Workers, Progress: a.Progress}); err != nil {
+	if err := a.readBack(ctx, c); err != nil {
 		return err
 	}
 	if err := a.wal(ctx, c.Summary); err != nil {
@@ -230,6 +231,24 @@ func (a *adoption) one(ctx context.Context, b repo.Backup) error {
 	}
 	a.Log.Info("took over a backup of C pgmoneta", "label", string(b.Label), "bytes", c.Summary.Logical, "stored", c.Summary.Stored,
 		"elapsed", time.Since(started).Round(time.Millisecond))
+	return nil
+}
+
+// readBack reads every frame that a backup refers to, those of packs that it shares with one before it once.
+func (a *adoption) readBack(ctx context.Context, c *backup.Copy) error {
+	packs := slices.DeleteFunc(slices.Clone(c.Packs), func(p repo.PackRef) bool { return a.read[p.Name] })
+	bad, err := verify.Stored(ctx, a.Repo, c.Summary, packs, verify.Options{Workers: a.Workers, Progress: a.Progress})
+	if err != nil {
+		return err
+	}
+	if bad != nil {
+		// The next attempt shares nothing with it.
+		err := a.Repo.RecordDamage(ctx, a.Now(), nil, map[string]error{bad.Object: bad.Err})
+		return errors.Join(fmt.Errorf("it is stored, but not to be read back: %w", bad.Err), err)
+	}
+	for _, p := range packs {
+		a.read[p.Name] = true
+	}
 	return nil
 }
 

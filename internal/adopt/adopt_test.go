@@ -1,14 +1,17 @@
 package adopt
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,9 +62,9 @@ func TestDependentsAreOursAndWhole(t *testing.T) {
 			t.Errorf("beside the manifest of %s: %v", l, entries)
 		}
 	}
-	// The second has added one changed block, and files of its own.
+	// The second has added the blocks of one relation, whose frame has changed, and not what is shared.
 	b, err := r.Find(ctx, string(labels[2]))
-	if must(t, err); b.Summary.Stored > 3000 {
+	if must(t, err); b.Summary.Stored > 7*block {
 		t.Errorf("the second has stored %d bytes", b.Summary.Stored)
 	}
 	if err := r.Delete(ctx, labels[2], labels[3]); err != nil || !slices.Equal(listed(t, r), labels[:1]) {
@@ -99,6 +102,66 @@ func TestDependentsBetweenDeletedOnes(t *testing.T) {
 	}
 }
 
+// Manifests of PostgreSQL before 17 name no system: the WAL in the backup does. Those that C pgmoneta's own
+// incremental backups have are like that.
+func TestSystemIsKnownFromWAL(t *testing.T) {
+	t.Parallel()
+	ctx, base := t.Context(), t.TempDir()
+	chainOf(t, base, 2, 16)
+	o := options(t, open(t, durable.OS{}, base))
+	if _, err := Dependents(ctx, o, labels[0]); err != nil {
+		t.Fatal(err)
+	}
+	b, err := o.Repo.Find(ctx, string(labels[1]))
+	if must(t, err); b.Foreign || b.Summary.System != "7710649025785056541" || b.Summary.PostgreSQL != 160003 {
+		t.Errorf("%+v", b.Summary)
+	}
+	var text strings.Builder
+	must(t, o.Repo.ReadPostgresManifest(ctx, labels[1], &text))
+	if !strings.Contains(text.String(), `"PostgreSQL-Backup-Manifest-Version": 1,`) || strings.Contains(text.String(), "System-Identifier") {
+		t.Errorf("manifest %.200s", text.String())
+	}
+	base = t.TempDir()
+	chainOf(t, base, 2, 16)
+	must(t, os.Remove(filepath.Join(base, "primary", "backup", string(labels[1]), "data", "pg_wal", segmentName(1))))
+	if _, err := Dependents(ctx, options(t, open(t, durable.OS{}, base)), labels[0]); err == nil || !strings.Contains(err.Error(), "of which system") {
+		t.Errorf("without that: %v", err)
+	}
+}
+
+// What is shared with a backup of ours is read back too. When that is damaged nothing is taken over; the next attempt
+// does without it.
+func TestDamagedPackIsNotSharedTwice(t *testing.T) {
+	t.Parallel()
+	ctx, base, want := t.Context(), t.TempDir(), originals(t, 4)
+	chain(t, base, 4)
+	o := options(t, open(t, durable.OS{}, base))
+	_, err := Dependents(ctx, o, labels[2])
+	must(t, err)
+	pack := filepath.Join(o.Repo.Dir(), repo.PackName(labels[3], 1))
+	content, err := os.ReadFile(pack)
+	must(t, err)
+	at := bytes.Index(content, shared()[:16])
+	if at < 0 {
+		t.Fatal("what is shared is not stored as it is")
+	}
+	content[at] ^= 4
+	must(t, os.WriteFile(pack, content, 0o600))
+	var damaged *container.DamagedError
+	if taken, err := Dependents(ctx, o, labels[0]); !errors.As(err, &damaged) || damaged.Object != repo.PackName(labels[3], 1) || len(taken) > 0 {
+		t.Errorf("taken over %v, %v", taken, err)
+	}
+	taken, err := Dependents(ctx, o, labels[0])
+	if err != nil || !slices.Equal(taken, labels[1:3]) {
+		t.Fatalf("again: taken over %v, %v", taken, err)
+	}
+	for _, l := range taken {
+		if got := restored(t, o.Repo, l); !maps.Equal(got, want[l]) {
+			t.Errorf("backup %s: files %v", l, slices.Sorted(maps.Keys(got)))
+		}
+	}
+}
+
 // TestPowerCutWhileTakingOver cuts the power before every operation. What is listed then is what was
 // listed before, and whole; doing it again finishes the work.
 func TestPowerCutWhileTakingOver(t *testing.T) {
@@ -107,38 +170,67 @@ func TestPowerCutWhileTakingOver(t *testing.T) {
 	want := originals(t, n)
 	model := t.TempDir()
 	chain(t, model, n)
-	cuts, ours := 0, map[int]bool{}
-	for at := 1; ; at++ {
-		image, err := interrupted(t, model, at, durable.ErrPowerCut)
+	var mu sync.Mutex
+	ours := map[int]bool{}
+	t.Cleanup(func() {
+		if len(ours) != n {
+			t.Errorf("backups of ours after cuts: %v", ours)
+		}
+	})
+	atEach(t, model, func(t *testing.T, at int) {
+		image, _ := interrupted(t, model, at, durable.ErrPowerCut)
 		left := open(t, durable.OS{}, image)
 		must(t, left.Sweep(t.Context()))
 		list := listed(t, left)
 		if !slices.Equal(list, labels[:n]) && !slices.Equal(list, labels[1:n]) {
-			t.Fatalf("cut before operation %d: listed %v", at, list)
+			t.Fatalf("listed %v", list)
 		}
+		mu.Lock()
 		ours[number(t, left)] = true
+		mu.Unlock()
 		same(t, left, want)
 		if len(list) == n {
 			if err := remove(t.Context(), options(t, left), labels[0]); err != nil {
-				t.Fatalf("cut before operation %d, then again: %v", at, err)
+				t.Fatalf("again: %v", err)
 			}
 		}
 		if list := listed(t, left); !slices.Equal(list, labels[1:n]) || number(t, left) != n-1 {
-			t.Fatalf("cut before operation %d, then again: listed %v, %d of ours", at, list, number(t, left))
+			t.Fatalf("again: listed %v, %d of ours", list, number(t, left))
 		}
 		same(t, left, want)
-		if t.Failed() {
-			t.Fatalf("cut before operation %d", at)
+	})
+}
+
+// atEach calls test with the number of each operation of some kinds, of all without any, that deleting the first
+// backup of a model takes.
+func atEach(t *testing.T, model string, test func(t *testing.T, at int), kinds ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.CopyFS(dir, os.DirFS(model)))
+	var operations []int
+	fsys, err := durable.NewFault(filepath.Join(dir, "primary"), func(op durable.Op) error {
+		if len(kinds) == 0 || slices.Contains(kinds, op.Kind) {
+			operations = append(operations, op.N)
 		}
-		if err == nil {
-			break
-		}
-		cuts++
+		return nil
+	})
+	must(t, err)
+	must(t, remove(t.Context(), options(t, open(t, fsys, dir)), labels[0]))
+	if len(operations) < 20 {
+		t.Errorf("only %d operations", len(operations))
 	}
-	if cuts < 50 || len(ours) != n {
-		t.Errorf("only %d operations; backups of ours at cuts: %v", cuts, ours)
+	const parts = 4
+	for part := range parts {
+		t.Run(fmt.Sprintf("part %d", part), func(t *testing.T) {
+			t.Parallel()
+			for i := part; i < len(operations); i += parts {
+				at := operations[i]
+				if test(t, at); t.Failed() {
+					t.Fatalf("at operation %d", at)
+				}
+			}
+		})
 	}
-	t.Logf("%d operations", cuts)
 }
 
 // number counts the backups that are ours.
@@ -204,35 +296,29 @@ func files(t *testing.T, base string) (names []string) {
 	return names
 }
 
-// A full disk, at whichever write, leaves all backups, and nothing of what was begun.
+// A full disk, at whichever operation that takes room, leaves all backups, and nothing of what was begun.
 func TestFullDiskLosesNothing(t *testing.T) {
 	t.Parallel()
 	const n = 2
 	want := originals(t, n)
 	model := t.TempDir()
 	chain(t, model, n)
-	for at := 1; ; at++ {
+	atEach(t, model, func(t *testing.T, at int) {
 		base, err := interrupted(t, model, at, unix.ENOSPC)
-		r := open(t, durable.OS{}, base)
-		if err == nil {
-			break
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Logf("operation %d: %v", at, err)
 		}
+		r := open(t, durable.OS{}, base)
 		same(t, r, want)
 		for _, name := range files(t, filepath.Join(base, "primary")) {
 			_, pack, ok := strings.Cut(name, "/pack/")
 			if label, _, _ := strings.Cut(pack, "/"); ok {
 				if b, err := r.Find(t.Context(), label); err != nil || b.Foreign {
-					t.Errorf("failure at operation %d: %s is left", at, name)
+					t.Errorf("%s is left", name)
 				}
 			}
 		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("failure at operation %d: %v", at, err)
-		}
-		if t.Failed() {
-			t.FailNow()
-		}
-	}
+	}, "create", "write", "sync", "mkdir", "rename")
 }
 
 func TestWhatCannotBeTakenOver(t *testing.T) {

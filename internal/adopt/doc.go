@@ -8,7 +8,7 @@
 //  1. It is read through its chain and stored as any backup of ours is. Frames that are stored already, for the
 //     newest backup of ours or for one that was just taken over, are referred to.
 //  2. It is read a second time, and must be what was stored, frame by frame and file by file.
-//  3. Every frame is read back from the packs and compared with its hash.
+//  3. Every frame is read back from the packs and compared with its hash; one that several refer to, once.
 //  4. WAL that lies in the backup and nowhere else is copied to where C pgmoneta keeps the rest of it. All
 //     WAL from the start of the backup to its end is read.
 //  5. Keep flag and comments become its first note.

@@ -1,15 +1,18 @@
 package adopt
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha512"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
-	"io/fs"
+	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,8 +39,13 @@ const (
 // labels are those of a full backup and of incremental ones, each based on the one before.
 var labels = [...]repo.Label{"20260101000000", "20260102000000", "20260103000000", "20260104000000"}
 
-// chain writes the first n backups of the chain below base, as C pgmoneta does.
+// chain writes the first n backups of the chain of PostgreSQL 17 below base, as C pgmoneta does.
 func chain(t *testing.T, base string, n int) {
+	t.Helper()
+	chainOf(t, base, n, 17)
+}
+
+func chainOf(t *testing.T, base string, n, major int) {
 	t.Helper()
 	relation := make([]byte, 5*block)
 	for i := range relation {
@@ -46,7 +54,7 @@ func chain(t *testing.T, base string, n int) {
 	for i, l := range labels[:n] {
 		files := map[string][]byte{
 			"PG_VERSION": []byte("17\n"), "global/pg_control": control(), "base/1/small": []byte("small"), "base/1/empty": nil,
-			"base/1/own": fmt.Appendf(nil, "of %s", l), "backup_label": backupLabel(i), "postgresql.auto.conf": []byte("# none\n"),
+			"pg_xact/0000": shared(), "base/1/own": fmt.Appendf(nil, "of %s", l), "backup_label": backupLabel(i), "postgresql.auto.conf": []byte("# none\n"),
 		}
 		changed := bytes.Repeat([]byte{byte('A' + i)}, block)
 		if i == 0 {
@@ -58,9 +66,9 @@ func chain(t *testing.T, base string, n int) {
 		for name, content := range files {
 			write(t, filepath.Join(dir, "data", name), content)
 		}
-		write(t, filepath.Join(dir, "data", "backup_manifest"), postgresManifest(t, i, files))
+		write(t, filepath.Join(dir, "data", "backup_manifest"), postgresManifest(t, i, files, major))
 		write(t, filepath.Join(dir, "data", "pg_wal", segmentName(i)), segment(i))
-		write(t, filepath.Join(dir, "backup.info"), info(i))
+		write(t, filepath.Join(dir, "backup.info"), bytes.Replace(info(i), []byte("VERSION=17"), fmt.Appendf(nil, "VERSION=%d", major), 1))
 		write(t, filepath.Join(dir, "backup.sha512"), nil)
 	}
 }
@@ -105,6 +113,13 @@ func backupLabel(i int) []byte {
 	return []byte(text)
 }
 
+// shared is a file that is the same in all backups, and not of pages.
+func shared() []byte {
+	b := make([]byte, 5*block)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
+	return b
+}
+
 // incremental is a file of which one block has changed.
 func incremental(blocks, number uint32, content []byte) []byte {
 	b := make([]byte, block, 2*block)
@@ -114,9 +129,13 @@ func incremental(blocks, number uint32, content []byte) []byte {
 	return append(b, content...)
 }
 
-func postgresManifest(t *testing.T, i int, files map[string][]byte) []byte {
+func postgresManifest(t *testing.T, i int, files map[string][]byte, major int) []byte {
 	var b bytes.Buffer
-	w := manifest.NewWriter(&b, system)
+	named := uint64(system)
+	if major < 17 {
+		named = 0 // older ones do not name it
+	}
+	w := manifest.NewWriter(&b, named)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		must(t, w.Add(manifest.File{Path: name, Size: int64(len(files[name])), Modified: "2026-01-01 00:00:00 GMT", Algorithm: "SHA512", Checksum: fmt.Sprintf("%x", sha512.Sum512(files[name]))}))
 	}
@@ -147,7 +166,7 @@ func open(t *testing.T, fsys durable.FS, base string) *repo.Repository {
 }
 
 func options(t *testing.T, r *repo.Repository) Options {
-	return Options{Repo: r, Codec: container.Zstd, Level: 1, Workers: 2, Progress: func(string, int64, int64) {},
+	return Options{Repo: r, Codec: container.None, Workers: 1, Progress: func(string, int64, int64) {},
 		Now: func() time.Time { return time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC) }, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -165,30 +184,32 @@ func listed(t *testing.T, r *repo.Repository) (list []repo.Label) {
 	return list
 }
 
-// restored restores a backup and returns its files, but for PostgreSQL's manifest: it has the files' checksums
-// as far as they were known.
+// restored restores a backup and returns its files, but for PostgreSQL's manifest, which names times and checksums of
+// another kind.
 func restored(t *testing.T, r *repo.Repository, l repo.Label) map[string]string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "data")
-	p, err := restore.MakePlan(t.Context(), r, restore.Options{Backup: string(l), Directory: dir, Exact: true})
+	p, err := restore.MakePlan(t.Context(), r, restore.Options{Backup: string(l), Tar: true})
 	if err != nil {
 		t.Errorf("restore of %s: %v", l, err)
 		return nil
 	}
-	if err := restore.Run(t.Context(), p, restore.RunOptions{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	var out bytes.Buffer
+	if err := restore.WriteTar(t.Context(), p, &out, container.None, 0, restore.RunOptions{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Errorf("restore of %s: %v", l, err)
 		return nil
 	}
 	files := map[string]string{}
-	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() == "backup_manifest" {
-			return err
+	for in := tar.NewReader(&out); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return files
 		}
-		b, err := os.ReadFile(path)
-		files[strings.TrimPrefix(path, dir)] = string(b)
-		return err
-	}))
-	return files
+		must(t, err)
+		content, err := io.ReadAll(in)
+		if must(t, err); h.Typeflag == tar.TypeReg && !strings.HasSuffix(h.Name, "backup_manifest") {
+			files[h.Name] = string(content)
+		}
+	}
 }
 
 // originals restores all backups as C pgmoneta left them.
@@ -199,7 +220,9 @@ func originals(t *testing.T, n int) map[repo.Label]map[string]string {
 	r := open(t, durable.OS{}, base)
 	all := map[repo.Label]map[string]string{}
 	for _, l := range labels[:n] {
-		all[l] = restored(t, r, l)
+		if all[l] = restored(t, r, l); len(all[l]) != 11 { // with the WAL and the mark that it is archived
+			t.Errorf("files of %s: %v", l, slices.Sorted(maps.Keys(all[l])))
+		}
 	}
 	return all
 }

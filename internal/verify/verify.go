@@ -77,20 +77,23 @@ func Backup(ctx context.Context, r *repo.Repository, label repo.Label, o Options
 	return c.report, nil
 }
 
-// Stored reads what a backup that is not listed yet refers to: every frame of its packs, and PostgreSQL's
-// manifest. It returns the first damage.
-func Stored(ctx context.Context, r *repo.Repository, s repo.Summary, packs []repo.PackRef, o Options) error {
+// Stored reads what a backup that is not listed yet refers to: every frame of some of its packs, and
+// PostgreSQL's manifest. The first damage is a [*Problem].
+func Stored(ctx context.Context, r *repo.Repository, s repo.Summary, packs []repo.PackRef, o Options) (*Problem, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	c := &checker{repo: r, manifest: &repo.Manifest{Summary: s, Packs: packs}, o: o, bad: map[frameID]error{}, dropped: map[frameID]bool{}}
 	if err := c.packs(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	for id, err := range c.bad {
-		return fmt.Errorf("%s: %w", packs[id.pack].Name, err)
+		return &Problem{Object: packs[id.pack].Name, Err: err}, nil
 	}
-	return r.ReadPostgresManifest(ctx, s.Label, discard{})
+	if c.manifestOfPostgres(ctx); len(c.report.Problems) > 0 {
+		return &c.report.Problems[0], nil
+	}
+	return nil, nil
 }
 
 type frameID struct {

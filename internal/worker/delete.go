@@ -111,8 +111,11 @@ func (w *worker) takeOver(ctx context.Context, d *deletion) ([]repo.Label, error
 	gone := labels(d.foreign)
 	taken, why := adopt.Dependents(ctx, adopt.Options{
 		Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, Progress: w.progress(), Now: time.Now, Log: w.log}, gone...)
-	if why == nil || ctx.Err() != nil {
-		return taken, why
+	switch {
+	case why == nil:
+		return taken, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("server %q: take over what needs them: %w", w.Server, why)
 	}
 	children, err := w.repo.Foreign().Dependents(ctx, gone...)
 	if err != nil || len(children) == 0 {

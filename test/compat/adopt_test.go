@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/doc/schema/schematest"
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
 
@@ -81,6 +82,7 @@ func takeOver(t *testing.T, major int, how Storage) {
 		}
 	}
 	must(t, json.Unmarshal([]byte(out), &doc))
+	schematest.Check(t, "delete", out)
 	if doc.Response.Backup != labels[0] || !slices.Equal(doc.Response.TakenOver, labels[1:]) {
 		t.Errorf("answer %s", out)
 	}
