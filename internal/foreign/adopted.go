@@ -58,7 +58,8 @@ func (r *Repository) settle(ctx context.Context, l repo.Label) error {
 }
 
 // leftovers returns what C pgmoneta wrote in the directory of a backup: backup.info first, without which it
-// takes the directory for no backup.
+// takes the directory for no backup. Files that it fetched from elsewhere, in extra/, are not part of the backup
+// that is ours, and stay.
 func (r *Repository) leftovers(l repo.Label) []string {
 	dir, err := r.root.Open(backupDir(l))
 	if err != nil {
@@ -71,7 +72,7 @@ func (r *Repository) leftovers(l repo.Label) []string {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if name == dataName || name == extraName || strings.HasPrefix(name, "backup.") || strings.HasPrefix(name, tablespacePrefix) {
+		if name == dataName || strings.HasPrefix(name, "backup.") || strings.HasPrefix(name, tablespacePrefix) {
 			names = append(names, backupDir(l)+"/"+name)
 		}
 	}
@@ -81,9 +82,6 @@ func (r *Repository) leftovers(l repo.Label) []string {
 	}
 	return names
 }
-
-// extraName is the directory of files that C pgmoneta fetched from elsewhere.
-const extraName = "extra"
 
 // KeepWAL implements [repo.Foreign]: it copies segments as they are stored. Each of their pages must be what belongs
 // there, because beside the backup they count for others too.

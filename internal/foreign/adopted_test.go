@@ -29,6 +29,9 @@ func TestSettleInterruptedAnywhereHurtsNobody(t *testing.T) {
 		for at := 0; ; at++ {
 			r := fixture(t)
 			r.ours(t, ours)
+			if err := os.Mkdir(filepath.Join(r.dir, backupDir(ours), "extra"), 0o700); err != nil {
+				t.Fatal(err)
+			}
 			steps := 0
 			r.op = func(string, string) error {
 				if steps++; steps > at {
@@ -58,7 +61,7 @@ func TestSettleInterruptedAnywhereHurtsNobody(t *testing.T) {
 			}
 			check()
 			entries, rerr := os.ReadDir(filepath.Join(r.dir, backupDir(ours)))
-			if rerr != nil || len(entries) != 1 {
+			if rerr != nil || len(entries) != 2 { // manifest, extra
 				t.Errorf("settle %s again after %d steps left %v, %v", ours, at, entries, rerr)
 			}
 			if err == nil {

@@ -37,7 +37,7 @@ func TestTakenOverBackupsAreWhatTheirChainsWere(t *testing.T) {
 }
 
 func takeOver(t *testing.T, major int, how Storage) {
-	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: map[string]string{"summarize_wal": "on", "autovacuum": "off"}})
+	s := pgtest.Start(t, pgtest.Options{Major: major, WALSegmentSize: 1, Settings: settings(major)})
 	s.Tablespace(t, "fast")
 	s.Exec(t, "CREATE TABLE here AS SELECT n, 0 AS turn, repeat('x', 100) AS fill FROM generate_series(1, 20000) n")
 	s.Exec(t, "CREATE TABLE there TABLESPACE fast AS SELECT n FROM generate_series(1, 50000) n")
@@ -63,11 +63,13 @@ func takeOver(t *testing.T, major int, how Storage) {
 	text, err := os.ReadFile(info)
 	must(t, err)
 	must(t, os.WriteFile(info, []byte(strings.NewReplacer("KEEP=0", "KEEP=1", "COMMENTS=", "COMMENTS=why|because,who|me").Replace(string(text))), 0o600))
-	settings := "compression = zstd\n"
+	conf := "compression = zstd\n"
 	if how.Bits > 0 {
-		settings += "encryption = aes\n"
+		conf += "encryption = aes\n"
 	}
-	h := r.home(t, s, settings)
+	// WAL of the first ones lies in them alone.
+	r.Archive(t, s, firstSegment(t, r.Path("backup/"+labels[3]+"/data"))[:24], how)
+	h := r.home(t, s, conf)
 	before := map[string]map[string]string{}
 	for _, label := range labels[1:] {
 		before[label] = hashes(t, h.restore(label))
@@ -115,11 +117,15 @@ func takeOver(t *testing.T, major int, how Storage) {
 	old.Stop(t, pgtest.Fast)
 
 	s.Exec(t, "CREATE TABLE ours AS SELECT 1 AS one")
+	s.SwitchWAL(t)
 	must(t, json.Unmarshal([]byte(h.run("pgmoneta-cli", "-F", "json", "backup", "primary", labels[4])), &doc))
 	newest := doc.Response.Backup
 	if out := h.run("pgmoneta-cli", "info", "primary", newest); !strings.Contains(out, labels[4]) {
 		t.Errorf("not based on what was taken over:\n%s", out)
 	}
+	into := filepath.Join(base(t), "data") // over WAL of both programs
+	h.run("pgmoneta-cli", "restore", "--offline", "--exact", "--wal", "copy", "primary", labels[3], "latest", into)
+	pgtest.EqualContent(t, s, pgtest.OpenDir(t, major, into, pgtest.Options{Major: major}))
 	h.run("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, labels[1:]...)...)
 	dir := h.restore(newest)
 	if out, err := pgtest.Command(t, filepath.Dir(dir), pgtest.Tool(t, major, "pg_verifybackup"), dir).CombinedOutput(); err != nil {
