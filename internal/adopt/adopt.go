@@ -134,8 +134,12 @@ func (a *adoption) check(ctx context.Context, list []repo.Backup) error {
 func (a *adoption) chain(b repo.Backup, by map[repo.Label]repo.Backup) (stored int64, err error) {
 	label := b.Label
 	for range len(by) {
-		if c, err := container.ParseCipher(b.Summary.Cipher); err != nil || c > a.Repo.Cipher() {
-			return 0, errors.Join(err, &ProtectionError{Label: label, Have: c, Want: a.Repo.Cipher()})
+		have, err := container.ParseCipher(b.Summary.Cipher)
+		if err == nil && have > a.Repo.Cipher() {
+			err = &ProtectionError{Label: label, Have: have, Want: a.Repo.Cipher()}
+		}
+		if err != nil {
+			return 0, err
 		}
 		stored += b.Summary.Stored
 		parent, ok := by[b.Summary.Base]

@@ -352,6 +352,12 @@ func TestWhatCannotBeTakenOver(t *testing.T) {
 		{"with WAL of another place", func(t *testing.T, base string, _ *Options) {
 			write(t, filepath.Join(base, in(labels[2], "data/pg_wal"), segmentName(2)), segment(1))
 		}, new(*foreign.FileError), []string{segmentName(2), "it is the page of 0/200000"}},
+		{"with WAL that is not what was recorded", func(t *testing.T, base string, _ *Options) {
+			write(t, filepath.Join(base, in(labels[2], "backup.sha512")), []byte(strings.Repeat("0a", 64)+" *./data/pg_wal/"+segmentName(2)+"\n"))
+		}, foreign.ErrDamaged, []string{"backup/" + string(labels[2]) + "/data/pg_wal/" + segmentName(2), "SHA-512"}},
+		{"with a list of hashes that is none", func(t *testing.T, base string, _ *Options) {
+			write(t, filepath.Join(base, in(labels[2], "backup.sha512")), []byte("x\n"))
+		}, foreign.ErrDamaged, []string{"backup/" + string(labels[2]) + "/backup.sha512", "line 1"}},
 		{"encrypted", func(t *testing.T, base string, _ *Options) {
 			write(t, filepath.Join(base, in(labels[0], "backup.info")), []byte(strings.Replace(string(info(0)), "ENCRYPTION=0", "ENCRYPTION=1", 1)))
 		}, new(*ProtectionError), []string{"aes-256-gcm", "none"}},

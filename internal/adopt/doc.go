@@ -9,8 +9,8 @@
 //     newest backup of ours or for one that was just taken over, are referred to.
 //  2. It is read a second time, and must be what was stored, frame by frame and file by file.
 //  3. Every frame is read back from the packs and compared with its hash; one that several refer to, once.
-//  4. WAL that lies in the backup and nowhere else is copied to where C pgmoneta keeps the rest of it. All
-//     WAL from the start of the backup to its end is read.
+//  4. WAL that lies in the backup and nowhere else is compared with the SHA-512 that C pgmoneta recorded, and
+//     copied to where it keeps the rest. All WAL from the start of the backup to its end is read.
 //  5. Keep flag and comments become its first note.
 //  6. Our manifest is written, in one step. From this moment the backup is ours.
 //  7. What C pgmoneta wrote of it is removed, after what others share with it has become theirs, and as

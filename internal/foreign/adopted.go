@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -83,33 +84,58 @@ func (r *Repository) leftovers(l repo.Label) []string {
 	return names
 }
 
-// KeepWAL implements [repo.Foreign]: it copies segments as they are stored. Each of their pages must be what belongs
-// there, because beside the backup they count for others too.
+// KeepWAL implements [repo.Foreign]: it copies segments as they are stored. Each must be what backup.sha512 says of it, and
+// each of its pages what belongs there: beside the backup it counts for others too.
 func (r *Repository) KeepWAL(ctx context.Context, l repo.Label, segments []string) error {
 	i, err := r.info(ctx, l)
 	if err != nil {
 		return err
 	}
+	dir := backupDir(l) + "/" + dataName + "/" + walName
+	kept, names := map[string]*stored{}, map[string]bool{}
 	for _, name := range segments {
-		_, err := r.find("wal/"+name, i.codec(), i.encryption != 0, keySizes(i.encryption))
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		s, err := r.find(backupDir(l)+"/"+dataName+"/"+walName+"/"+name, i.codec(), i.encryption != 0, keySizes(i.encryption))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it is looked for elsewhere
-		}
-		if err == nil {
-			err = r.keepSegment(ctx, l, name, s)
-		}
+		s, err := r.onlyIn(dir, name, &i)
 		if err != nil {
 			return fmt.Errorf("WAL segment %s: %w", name, err)
 		}
+		if s != nil {
+			kept[name], names[dir+"/"+path.Base(s.name)] = s, true
+		}
 	}
-	return nil
+	if len(kept) == 0 {
+		return nil
+	}
+	err = r.recordedSums(ctx, l, func(name, sum string) error {
+		if !names[name] {
+			return nil
+		}
+		if err := r.compare(ctx, name, sum); err != nil {
+			return &FileError{name, err}
+		}
+		return nil
+	})
+	if cut := (*sumsError)(nil); errors.As(err, &cut) {
+		err = &FileError{backupDir(l) + "/" + sumsName, err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		if err == nil {
+			err = r.keepSegment(ctx, l, name, kept[name])
+		}
+	}
+	return err
+}
+
+// onlyIn returns the stored file of a segment that lies in a directory and not in wal/, nil for another one.
+func (r *Repository) onlyIn(dir, name string, i *info) (*stored, error) {
+	_, err := r.find("wal/"+name, i.codec(), i.encryption != 0, keySizes(i.encryption))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	s, err := r.find(dir+"/"+name, i.codec(), i.encryption != 0, keySizes(i.encryption))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return s, err
 }
 
 func (r *Repository) keepSegment(ctx context.Context, l repo.Label, name string, s *stored) error {
@@ -126,7 +152,7 @@ func (r *Repository) keepSegment(ctx context.Context, l repo.Label, name string,
 	if err := errors.Join(err, in.Close()); err != nil {
 		return &FileError{s.name, err}
 	}
-	return r.copyWAL(s.name, name+strings.TrimPrefix(path.Base(s.name), name))
+	return r.copyWAL(s.name, path.Base(s.name))
 }
 
 // copyWAL gives wal/ a copy of a stored file.
