@@ -309,6 +309,7 @@ func (j *job) store(f *files, read func() error) ([]repo.PackRef, int64, error) 
 	return packs, stored, err
 }
 
+// fill is store without a word about it.
 func (j *job) fill(f *files, read func() error) ([]repo.PackRef, int64, error) {
 	if err := read(); err != nil {
 		f.pipe.abort(err)

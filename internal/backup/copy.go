@@ -95,7 +95,7 @@ func (c *Copier) Copy(ctx context.Context, t repo.Tree) (*Copy, error) {
 		return nil, err
 	}
 	second := &copying{Copier: c, tree: t, phase: "Compare", seed: first.seed, before: first.files.marks}
-	packs, err := second.again(ctx, rows, sent, stored)
+	packs, err := second.reread(ctx, rows, sent, stored)
 	if err != nil {
 		rows.Abort()
 		return nil, err
@@ -273,7 +273,7 @@ func (c *copying) content(e *entry, in io.Reader, control *bytes.Buffer) error {
 
 // count takes note of a file, and in the second reading compares it with the first.
 func (c *copying) count(e *entry) error {
-	f, files := e.file, c.files
+	f, files := &e.file, c.files // extents come while we look
 	files.count++
 	files.logical += f.Size
 	files.biggest = max(files.biggest, f.Size)
@@ -299,9 +299,9 @@ func (c *copying) judge() error {
 	return nil
 }
 
-// again reads the tree a second time. Nothing may be new in it; its rows are those of the manifest, and
+// reread reads the tree a second time. Nothing may be new in it; its rows are those of the manifest, and
 // a manifest of PostgreSQL's kind is written that describes the files.
-func (c *copying) again(ctx context.Context, rows *repo.ManifestWriter, sent *manifest.Reader, stored int64) ([]repo.PackRef, error) {
+func (c *copying) reread(ctx context.Context, rows *repo.ManifestWriter, sent *manifest.Reader, stored int64) ([]repo.PackRef, error) {
 	stage, err := c.Repo.Engine().Stage(ctx, repo.OwnerJob)
 	if err != nil {
 		return nil, err

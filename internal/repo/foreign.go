@@ -107,8 +107,8 @@ func (r *Repository) foreignBackups(ctx context.Context) ([]Backup, error) {
 	return r.foreign.Backups(ctx)
 }
 
-// withForeign adds foreign backups to our own, in the order of labels. A label that is both became
-// ours since the former were listed.
+// withForeign adds foreign backups to our own, in the order of labels. One that is among both has
+// become ours after the foreign ones were listed.
 func withForeign(own, foreign []Backup) []Backup {
 	for _, b := range foreign {
 		if !slices.ContainsFunc(own, func(o Backup) bool { return o.Label == b.Label }) {
