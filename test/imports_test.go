@@ -80,6 +80,8 @@ func places() map[string]place {
 		"internal/restore": {row: 4, rows: below4},
 		"internal/expire":  {row: 4, rows: below4},
 		"internal/onefile": {row: 4, rows: below4},
+		// What is taken over is stored as backups are.
+		"internal/adopt": {row: 4, rows: below4, also: []string{"internal/backup"}},
 		// A rehearsal is a restore and what follows.
 		"internal/rehearse": {row: 4, rows: below4, also: []string{"internal/restore"}},
 

@@ -20,7 +20,7 @@ const (
 )
 
 // progressForms are the commands that show how far they are.
-func progressForms() []string { return []string{"backup", "restore", "verify", "archive"} }
+func progressForms() []string { return []string{"backup", "restore", "verify", "archive", "delete"} }
 
 // newBar returns what shows the progress of a command, nil when nobody is there to see it.
 func (p *program) newBar(c call) *progressBar {

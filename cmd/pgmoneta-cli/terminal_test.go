@@ -103,7 +103,8 @@ func TestProgressIsForPeopleWhoWait(t *testing.T) {
 		{"backup primary", 0, false},
 		{"--no-progress backup primary", 80, false},
 		{"--dry-run restore primary newest /tmp", 80, false},
-		{"delete primary newest", 80, false},
+		{"delete primary newest", 80, true},
+		{"undelete primary newest", 80, false},
 	} {
 		parsed, err := parse(tt.line)
 		if err != nil {

@@ -44,7 +44,7 @@ func generalOptions() cmdline.Group {
 		{Long: "--quick", Help: "read no content, for wal check", For: []string{"wal check"}},
 		{Long: "--offline", Help: "without a daemon, for wal check, restore and archive; FILE is the daemon's pgmoneta.conf", For: []string{"wal check", "restore", "archive"}},
 		{Long: "--no-wait", Help: `error "busy" instead of waiting while the server has another job`, For: jobForms()},
-		{Long: "--no-progress", Help: "do not show at a terminal how far backup, restore, verify or archive is", For: progressForms()},
+		{Long: "--no-progress", Help: "do not show at a terminal how far backup, restore, verify, archive or delete is", For: progressForms()},
 		{Long: "--save", Help: "write the setting into the file as well, for conf set; the former file is kept", For: []string{"conf set"}},
 		{Long: "--all", Help: "all jobs that are remembered, for jobs", For: []string{"jobs"}},
 		{Short: "-v", Long: "--verbose", Help: "end with Success (0) or Error (<code>)"},

@@ -302,6 +302,15 @@ func (j *job) receive(ctx context.Context, conn *pgrepl.Conn) ([]repo.PackRef, e
 // store runs the pipeline of f while read fills it, and returns the pack table and
 // the stored bytes.
 func (j *job) store(f *files, read func() error) ([]repo.PackRef, int64, error) {
+	packs, stored, err := j.fill(f, read)
+	if err == nil {
+		j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", f.pipe.reused, "stored", stored)
+	}
+	return packs, stored, err
+}
+
+// fill is store without a word about it.
+func (j *job) fill(f *files, read func() error) ([]repo.PackRef, int64, error) {
 	if err := read(); err != nil {
 		f.pipe.abort(err)
 		// What broke the pipeline explains more than the read that it stopped.
@@ -310,12 +319,7 @@ func (j *job) store(f *files, read func() error) ([]repo.PackRef, int64, error) 
 		}
 		return nil, 0, err
 	}
-	packs, stored, err := f.pipe.finish()
-	if err != nil {
-		return nil, 0, err
-	}
-	j.Log.Info("stored what was new", "label", string(j.summary.Label), "bytes", f.total, "unchanged", f.pipe.reused, "stored", stored)
-	return packs, stored, nil
+	return f.pipe.finish()
 }
 
 // wire returns the codec in which the server sends its archives.

@@ -19,6 +19,9 @@
 // incremental backup is given; PostgreSQL 17 and later then send only blocks,
 // which are laid over the extents of the base's files.
 //
+// A [Copier] stores backups that another program made in the same way, in step 2
+// and 4; what it reads must be the same twice.
+//
 // # Guarantees
 //
 // A backup that is listed has all its data and WAL on stable storage, compared

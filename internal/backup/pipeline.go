@@ -27,8 +27,9 @@ type pipeline struct {
 	label   repo.Label
 	codec   container.Codec
 	limit   int64 // of a pack
-	rows    *repo.ManifestWriter
+	rows    rows
 	known   *known
+	again   again
 	printer *container.Printer
 	check   func(*frame) (sound bool, err error) // of a frame that is not known, before it is encoded; may be nil
 	free    chan *frame                          // owned by the receiver of a frame until it is put back
@@ -59,9 +60,10 @@ type frame struct {
 	plain  []byte
 	stored []byte
 	index  container.Frame
-	loose  bool // holds blocks of several files that will not come together again
-	zero   bool // all bytes are
-	known  int  // frame that is equal, -1 if none is known
+	print  container.Print // by which this frame is found from now on; none for one that is not to be found
+	loose  bool            // holds blocks of several files that will not come together again
+	zero   bool            // all bytes are
+	known  int             // frame that is equal, -1 if none is known
 	pieces []piece
 	ended  []*entry      // files that are complete once this frame is written
 	done   chan struct{} // holds one token when stored and index are set
@@ -103,17 +105,37 @@ type layout struct {
 	frame   int   // plain bytes of a frame, at most [container.FrameLimit]
 	pack    int64 // stored bytes at which a pack is closed
 	check   func(*frame) (sound bool, err error)
+	again   again
+}
+
+// An again says what is done with frames that have been seen before in the same run.
+type again int
+
+const (
+	soundAgain again = iota // those are found whose pages are sound
+	everyAgain              // all are found, in this run
+	onlyAgain               // nothing else may come: there are no new frames
+)
+
+// rows take the rows of a manifest.
+type rows interface{ Add(repo.File) error }
+
+// A DifferenceError reports a file that was read twice and was not the same.
+type DifferenceError struct{ Path string }
+
+func (e *DifferenceError) Error() string {
+	return fmt.Sprintf("file %s was not the same when it was read again: check memory and disk of this machine", e.Path)
 }
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
-func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, rows *repo.ManifestWriter) (*pipeline, error) {
+func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, rows rows) (*pipeline, error) {
 	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
 	frames = min(frames, 1024)
 	printer, err := r.NewPrinter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{repo: r, printer: printer, check: l.check, label: label, codec: l.codec, limit: l.pack, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
+	p := &pipeline{repo: r, printer: printer, check: l.check, again: l.again, label: label, codec: l.codec, limit: l.pack, rows: rows, known: k, row: map[int]int{}, buffer: bufio.NewWriterSize(nil, packBuffer),
 		free: make(chan *frame, frames), encode: make(chan *frame, frames), write: make(chan *frame, frames)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	p.commits.SetLimit(packsCommitting)
@@ -273,7 +295,10 @@ func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
 	if f.known = at; found {
 		return nil
 	}
-	f.known = -1
+	if p.again == onlyAgain {
+		return &DifferenceError{f.pieces[0].of.file.Path}
+	}
+	f.known, f.print = -1, print
 	if p.check != nil {
 		sound, err := p.check(f)
 		if err != nil {
@@ -286,6 +311,9 @@ func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
 	}
 	f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)
 	f.index.Print = print
+	if p.again == soundAgain {
+		f.print = print
+	}
 	return err
 }
 
@@ -353,7 +381,7 @@ func (p *pipeline) writeFrame(f *frame) error {
 func (p *pipeline) place(f *frame) error {
 	// An equal frame may have been stored since the encoder looked.
 	if f.known < 0 {
-		if at, found := p.known.find(f.index.Print); found {
+		if at, found := p.known.find(f.print); found {
 			f.known = at
 		}
 	}
@@ -398,7 +426,7 @@ func (p *pipeline) store(f *frame) error {
 	if _, err := p.pack.writer.WriteFrame(f.stored, f.index); err != nil {
 		return err
 	}
-	f.known = p.known.add(f.index)
+	f.known = p.known.add(container.Frame{Plain: f.index.Plain, Print: f.print})
 	return nil
 }
 

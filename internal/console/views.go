@@ -200,6 +200,7 @@ func deletionView() *view {
 			made("Backups", func(d mgmt.Document) string { return textsOf(d, "Backups") }, "Backups", "NumberOfBackups"),
 			text("Server", "Server"),
 			moment("In the trash until", "Until"),
+			made("Taken over from C pgmoneta", func(d mgmt.Document) string { return textsOf(d, "TakenOver") }, "TakenOver"),
 		},
 		hidden: common(),
 	}

@@ -11,13 +11,42 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // CheckStored implements [repo.Tree]: it compares the files with backup.sha512, whose
 // lines are those of sha512sum.
 func (t *tree) CheckStored(ctx context.Context, found func(name string, err error)) error {
 	list := backupDir(t.summary.Label) + "/" + sumsName
-	f, err := t.repo.openPlain(list)
+	err := t.repo.recordedSums(ctx, t.summary.Label, func(name, sum string) error {
+		err := t.repo.compare(ctx, name, sum)
+		if err != nil && ctx.Err() == nil {
+			found(name, err)
+		}
+		return context.Cause(ctx)
+	})
+	var cut *sumsError
+	if errors.As(err, &cut) {
+		found(list, err)
+		return nil
+	}
+	return err
+}
+
+// A sumsError reports a line of backup.sha512 that is none.
+type sumsError struct{ line int }
+
+func (e *sumsError) Error() string {
+	return fmt.Sprintf("%v: line %d is not one of sha512sum: what follows is not checked", ErrDamaged, e.line)
+}
+
+func (e *sumsError) Unwrap() error { return ErrDamaged }
+
+// recordedSums calls each with the stored files that backup.sha512 lists, and their SHA-512. What is
+// no line of it is a [*sumsError], after those before it.
+func (r *Repository) recordedSums(ctx context.Context, l repo.Label, each func(name, sum string) error) error {
+	f, err := r.openPlain(backupDir(l) + "/" + sumsName)
 	if err != nil {
 		return err
 	}
@@ -33,15 +62,10 @@ func (t *tree) CheckStored(ctx context.Context, found func(name string, err erro
 		case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull):
 			return err
 		case err != nil || !ok:
-			found(list, fmt.Errorf("%w: line %d is not one of sha512sum: what follows is not checked", ErrDamaged, n))
-			return nil
+			return &sumsError{n}
 		}
-		name = backupDir(t.summary.Label) + "/" + name
-		if err := t.repo.compare(ctx, name, sum); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			found(name, err)
+		if err := each(backupDir(l)+"/"+name, sum); err != nil {
+			return err
 		}
 	}
 }

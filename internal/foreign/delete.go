@@ -42,13 +42,13 @@ func (r *Repository) Delete(ctx context.Context, gone ...repo.Label) error {
 			return err
 		}
 	}
-	return nil
+	return r.Settle(ctx)
 }
 
-// parents returns what each incremental backup is based on. It fails when that cannot be read of one
-// that is to stay.
+// parents returns what each incremental backup is based on, those among them that have become ours and are needed
+// as they were. It fails when that cannot be read of one that is to stay.
 func (r *Repository) parents(ctx context.Context, gone []repo.Label) (map[repo.Label]repo.Label, error) {
-	labels, err := r.labels(ctx)
+	labels, err := r.labelsOf(ctx, r.hasTheirs)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,15 @@ func (r *Repository) rows(ctx context.Context, labels []repo.Label) []repo.Backu
 
 // delete removes a backup that no other needs.
 func (r *Repository) delete(ctx context.Context, l repo.Label) error {
-	labels, err := r.labels(ctx)
+	if err := r.releaseAll(ctx, l); err != nil {
+		return err
+	}
+	return r.remove(l)
+}
+
+// releaseAll makes all other backups independent of one.
+func (r *Repository) releaseAll(ctx context.Context, l repo.Label) error {
+	labels, err := r.labelsOf(ctx, r.hasTheirs)
 	if err != nil {
 		return err
 	}
@@ -122,10 +130,7 @@ func (r *Repository) delete(ctx context.Context, l repo.Label) error {
 			}
 		}
 	}
-	if err := r.sync(); err != nil {
-		return err
-	}
-	return r.remove(l)
+	return r.sync()
 }
 
 // Dependents implements [repo.Foreign].
@@ -151,6 +156,8 @@ func (r *Repository) Dependents(ctx context.Context, gone ...repo.Label) ([]repo
 			}
 		}
 	}
+	// One that has become ours needs nobody, but is a way to those that need it as it was.
+	found = slices.DeleteFunc(found, r.isOurs)
 	slices.Sort(found)
 	return r.rows(ctx, found), context.Cause(ctx)
 }

@@ -34,6 +34,9 @@
 // [Repository.Delete] gives what other backups share with the deleted one to them before it removes
 // anything: a hard link takes the place of each link in one step. A backup then disappears in one step too.
 //
+// A label with a manifest of ours is no backup of C pgmoneta's, whatever lies beside it: package adopt has made it one of
+// ours, and [Repository.Settle] removes the rest as soon as no chain leads through it.
+//
 // # Not guaranteed
 //
 // The format binds no file to its place: a sealed file that was exchanged for another one of the
@@ -41,8 +44,6 @@
 // segment must have the right size, and what .gz, .zstd, .bz2 and .aes protect is checked. An .lz4
 // has no end and no checksum; it is its size alone that shows a truncation.
 //
-// A backup with incremental children is not deleted, nor merged into them as C pgmoneta does: the children first.
-// PostgreSQL's manifest has the checksums of an incremental backup's INCREMENTAL files and not of what they are
-// a part of, so that nothing recorded could prove a merged file before the only originals go. What
+// A backup with incremental children is not deleted before those are, or are ours. What
 // remains of a rollup that C pgmoneta did not finish (.tmp_<label>) is left alone.
 package foreign

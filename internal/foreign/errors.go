@@ -75,13 +75,15 @@ func (e *ChainError) Error() string {
 
 func (e *ChainError) Unwrap() error { return e.Err }
 
-// A ChildError refuses to delete backups without the incremental ones that need them.
+// A ChildError refuses to delete backups without the incremental ones that need them, because those
+// did not become backups of ours.
 type ChildError struct {
 	Server   string
 	Gone     []repo.Backup // of C pgmoneta, that were to be deleted
 	Children []repo.Backup // that need one of them, and each other, oldest first
 	Also     []repo.Label  // that were to be deleted with them
 	Force    bool          // they were to be deleted by force
+	Err      error         // why they did not; nil when that was not tried
 }
 
 func (e *ChildError) Error() string {
@@ -92,9 +94,15 @@ func (e *ChildError) Error() string {
 	if len(e.Children) > 1 {
 		noun, need = "backups", "need"
 	}
-	return fmt.Sprintf("incremental %s %s of C pgmoneta %s %s: nothing was deleted. They are recorded to take %d MiB together; to delete them all: %s",
-		noun, join(e.Children), need, parents, e.mebibytes(), e.Command())
+	why := ""
+	if e.Err != nil {
+		why = fmt.Sprintf(" %s cannot be taken over: %v.", map[bool]string{true: "They", false: "It"}[len(e.Children) > 1], e.Err)
+	}
+	return fmt.Sprintf("incremental %s %s of C pgmoneta %s %s: nothing was deleted.%s They are recorded to take %d MiB together; to delete them all: %s",
+		noun, join(e.Children), need, parents, why, e.mebibytes(), e.Command())
 }
+
+func (e *ChildError) Unwrap() error { return e.Err }
 
 // Command returns the command that deletes what was to be deleted and what needs it, by force
 // where one of them has the keep flag.

@@ -73,6 +73,11 @@ func backupDir(label repo.Label) string { return "backup/" + string(label) }
 
 // labels returns the labels of C pgmoneta's backups, oldest first.
 func (r *Repository) labels(ctx context.Context) ([]repo.Label, error) {
+	return r.labelsOf(ctx, r.isTheirs)
+}
+
+// labelsOf returns the labels below backup/ of one kind, oldest first.
+func (r *Repository) labelsOf(ctx context.Context, kind func(repo.Label) bool) ([]repo.Label, error) {
 	dir, err := r.root.Open("backup")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, context.Cause(ctx)
@@ -87,7 +92,7 @@ func (r *Repository) labels(ctx context.Context) ([]repo.Label, error) {
 	var labels []repo.Label
 	for _, e := range entries {
 		l, err := repo.ParseLabel(e.Name())
-		if err == nil && e.IsDir() && r.isTheirs(l) {
+		if err == nil && e.IsDir() && kind(l) {
 			labels = append(labels, l)
 		}
 	}
@@ -95,8 +100,18 @@ func (r *Repository) labels(ctx context.Context) ([]repo.Label, error) {
 	return labels, context.Cause(ctx)
 }
 
-// isTheirs tells a backup of C pgmoneta from one of ours.
+// isTheirs tells a backup of C pgmoneta from one of ours, which may have been one of theirs.
 func (r *Repository) isTheirs(l repo.Label) bool {
+	return !r.isOurs(l) && r.hasTheirs(l)
+}
+
+func (r *Repository) isOurs(l repo.Label) bool {
+	_, err := r.root.Lstat(repo.ManifestName(l))
+	return err == nil
+}
+
+// hasTheirs reports whether anything is there that makes a backup of C pgmoneta one.
+func (r *Repository) hasTheirs(l repo.Label) bool {
 	for _, name := range []string{infoName, dataName} {
 		if _, err := r.root.Lstat(backupDir(l) + "/" + name); err == nil {
 			return true

@@ -256,6 +256,7 @@ type Result struct {
 
 	Rehearsal *repo.Rehearsal // rehearse
 	Backups   []repo.Label    // deleted ones, when more than one was named
+	TakenOver []repo.Label    // delete: backups of C pgmoneta that needed a deleted one, and are ours now
 
 	Verification *repo.Verification // verify
 	Retention    *RetentionReport

@@ -13,6 +13,9 @@ import (
 // then, in one collection, what only they needed. The caller holds [Repository.Lock].
 // After a crash [Repository.Sweep] finishes the work.
 func (r *Repository) Delete(ctx context.Context, labels ...Label) error {
+	if err := r.settle(ctx, labels...); err != nil {
+		return err
+	}
 	for _, l := range labels {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -25,12 +28,15 @@ func (r *Repository) Delete(ctx context.Context, labels ...Label) error {
 }
 
 // Sweep removes what unfinished jobs and deletions left: stages, packs no
-// manifest refers to, PostgreSQL manifests and records without our manifest, and
-// marks of damage to objects that are gone. Packs of a backup that was begun and is
+// manifest refers to, PostgreSQL manifests and records without our manifest,
+// marks of damage to objects that are gone, and what is left of foreign backups that have become ours. Packs of a backup that was begun and is
 // neither listed nor forgotten ([Repository.ForgetUnfinished]) stay. The caller holds
 // [Repository.Lock], so no job is in progress. It removes nothing while a
 // manifest cannot be read, because that one might refer to anything.
 func (r *Repository) Sweep(ctx context.Context) error {
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
 	if err := r.engine.Sweep(ctx, OwnerJob); err != nil {
 		return err
 	}

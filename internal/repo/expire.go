@@ -34,6 +34,9 @@ func (e *KeptError) Unwrap() error { return e.Err }
 // the first that is to be kept.
 func (r *Repository) Expire(ctx context.Context, labels ...Label) ([]Label, error) {
 	var gone []Label
+	if err := r.settle(ctx, labels...); err != nil {
+		return nil, err
+	}
 	err := r.changeSeries(ctx, func() error {
 		for _, l := range labels {
 			if ctx.Err() != nil {

@@ -13,7 +13,10 @@ import (
 // A Foreign reads what another program keeps in the directory of a server, beside our
 // own objects: backups, which can be listed, verified, restored and deleted, and WAL.
 // Nothing new is ever written in its format. It is safe for concurrent use; the
-// caller of Delete holds [Repository.Lock].
+// caller of Delete, KeepWAL and Settle holds [Repository.Lock].
+//
+// A backup of it may become one of ours with the same label. It is ours from the moment on
+// at which it has a [Manifest]; what the other program wrote is then of no use, and not listed.
 type Foreign interface {
 	// Backups lists its backups, oldest first. What stands in the way of one is in
 	// its row and hides no other.
@@ -31,6 +34,15 @@ type Foreign interface {
 	// Dependents lists the backups that cannot be restored without one of labels and are
 	// not among them, oldest first.
 	Dependents(ctx context.Context, labels ...Label) ([]Backup, error)
+
+	// KeepWAL makes WAL that lies in a backup itself, and that is found neither outside of
+	// backups nor among ours, part of the WAL outside of backups.
+	KeepWAL(ctx context.Context, label Label, segments []string) error
+
+	// Settle removes what is left of backups that have become ours. Others keep what they share with
+	// it. What one of them still needs to be restored stays, which is an error for those of
+	// labels. After a crash the next call goes on.
+	Settle(ctx context.Context, labels ...Label) error
 
 	// WAL lists the WAL that it keeps outside of backups.
 	WAL(ctx context.Context) (ForeignWAL, error)
@@ -86,23 +98,30 @@ func (r *Repository) UseForeign(f Foreign) { r.foreign = f }
 // Foreign returns what was given to [Repository.UseForeign], or nil.
 func (r *Repository) Foreign() Foreign { return r.foreign }
 
-// withForeign adds foreign backups to our own, in the order of labels.
-func (r *Repository) withForeign(ctx context.Context, own []Backup) ([]Backup, error) {
+// foreignBackups returns what is listed of the other program, oldest first. To miss none that
+// becomes ours meanwhile it is called before ours are looked at.
+func (r *Repository) foreignBackups(ctx context.Context) ([]Backup, error) {
 	if r.foreign == nil {
-		return own, nil
+		return nil, nil
 	}
-	list, err := r.foreign.Backups(ctx)
-	if err != nil {
-		return nil, err
+	return r.foreign.Backups(ctx)
+}
+
+// withForeign adds foreign backups to our own, in the order of labels. One that is among both has
+// become ours after the foreign ones were listed.
+func withForeign(own, foreign []Backup) []Backup {
+	for _, b := range foreign {
+		if !slices.ContainsFunc(own, func(o Backup) bool { return o.Label == b.Label }) {
+			own = append(own, b)
+		}
 	}
-	list = append(own, list...)
-	slices.SortStableFunc(list, func(a, b Backup) int { return strings.Compare(string(a.Label), string(b.Label)) })
-	return list, nil
+	slices.SortStableFunc(own, func(a, b Backup) int { return strings.Compare(string(a.Label), string(b.Label)) })
+	return own
 }
 
 // findForeign returns the foreign backup of a label, or the error none.
 func (r *Repository) findForeign(ctx context.Context, l Label, none error) (Backup, error) {
-	list, err := r.withForeign(ctx, nil)
+	list, err := r.foreignBackups(ctx)
 	if err != nil {
 		return Backup{}, err
 	}
@@ -111,6 +130,15 @@ func (r *Repository) findForeign(ctx context.Context, l Label, none error) (Back
 		return Backup{}, none
 	}
 	return list[i], nil
+}
+
+// settle removes what is left of foreign backups that have become ours, all of it of those that
+// are about to be deleted: without their manifests they would be foreign ones again.
+func (r *Repository) settle(ctx context.Context, gone ...Label) error {
+	if r.foreign == nil {
+		return nil
+	}
+	return r.foreign.Settle(ctx, gone...)
 }
 
 // isObject reports whether the directory of that name can hold objects. The data of

@@ -57,3 +57,60 @@ func TestListingLooksIntoNoDataOfOthers(t *testing.T) {
 		t.Errorf("objects %v, %v", list, err)
 	}
 }
+
+// A neighbour has one backup, which becomes ours at some moment.
+type neighbour struct {
+	Foreign
+	label  Label
+	before func() // called before the backup is listed
+	after  func() // called after that
+	listed bool
+}
+
+func (n *neighbour) Backups(context.Context) ([]Backup, error) {
+	n.before()
+	defer n.after()
+	if !n.listed {
+		return nil, nil
+	}
+	return []Backup{{Label: n.label, Foreign: true}}, nil
+}
+
+// Whoever lists backups while one becomes ours sees it once.
+func TestBackupThatBecomesOursIsListedOnce(t *testing.T) {
+	ctx := context.Background()
+	for _, before := range []bool{false, true} {
+		r := open(t, durable.OS{}, t.TempDir())
+		n := &neighbour{label: "20260101000000", listed: true, before: func() {}, after: func() {}}
+		become := func() {
+			if err := addBackup(ctx, r, n.label, 1); err != nil && n.listed {
+				t.Error(err)
+			}
+			n.listed = false
+		}
+		r.UseForeign(n)
+		for _, ask := range []func() ([]Backup, error){
+			func() ([]Backup, error) { return r.Backups(ctx) },
+			func() ([]Backup, error) { b, err := r.Find(ctx, string(n.label)); return []Backup{b}, err },
+		} {
+			if n.listed = true; before {
+				n.before = become
+			} else {
+				n.after = become
+			}
+			list, err := ask()
+			if err != nil || len(list) != 1 || list[0].Label != n.label || list[0].Err != nil {
+				t.Errorf("at that moment: %v, %v", list, err)
+			}
+			if list, err := ask(); err != nil || len(list) != 1 || list[0].Foreign {
+				t.Errorf("after it: %v, %v", list, err)
+			}
+			if err := r.engine.Delete(ctx, manifestName(n.label)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(filepath.Join(r.Dir(), "pack")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

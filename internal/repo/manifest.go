@@ -163,7 +163,10 @@ func (e *Extent) UnmarshalJSON(b []byte) error {
 // lineLimit bounds a row: a file of 1 TiB in single-frame extents needs half of it.
 const lineLimit = 64 << 20
 
-func manifestName(l Label) string { return "backup/" + string(l) + "/manifest" }
+func manifestName(l Label) string { return ManifestName(l) }
+
+// ManifestName is the object that makes a backup one of ours.
+func ManifestName(l Label) string { return "backup/" + string(l) + "/manifest" }
 
 // PostgresManifestName is the object that holds PostgreSQL's own manifest of a backup.
 func PostgresManifestName(l Label) string { return "backup/" + string(l) + "/backup_manifest" }

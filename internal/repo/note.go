@@ -60,3 +60,15 @@ func (r *Repository) ChangeNote(ctx context.Context, l Label, now time.Time, cha
 	})
 	return n, err
 }
+
+// PutFirstNote writes the note on a backup that is about to be committed: it is there from the
+// backup's first moment on. The caller holds [Repository.Lock]; a sweep removes the note of a backup
+// that does not come to exist.
+func (r *Repository) PutFirstNote(ctx context.Context, l Label, n Note) error {
+	n.At = n.At.UTC()
+	content, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return r.PutRecord(ctx, OwnerJob, recordName(l, noteSeries, 1), append(content, '\n'))
+}

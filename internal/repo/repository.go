@@ -149,7 +149,11 @@ type Backup struct {
 
 // Backups lists the backups, oldest first, without those in the trash.
 func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
-	// First, so that none is listed that is being deleted for good.
+	foreign, err := r.foreignBackups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Before manifests, so that none is listed that is being deleted for good.
 	trash, err := r.inTrash(ctx)
 	if err != nil {
 		return nil, err
@@ -173,7 +177,7 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 	}
 	listers.Wait()
 	notListed := func(b Backup) bool { return errors.Is(b.Err, fs.ErrNotExist) }
-	return r.withForeign(ctx, slices.DeleteFunc(list, notListed))
+	return withForeign(slices.DeleteFunc(list, notListed), foreign), nil
 }
 
 // maxListers is how many manifests are opened at once: listing waits for the disk.
@@ -253,7 +257,10 @@ func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 		b := r.backup(ctx, l, &s)
 		switch {
 		case errors.Is(b.Err, fs.ErrNotExist):
-			return r.findForeign(ctx, l, none)
+			if b, err = r.findForeign(ctx, l, none); errors.Is(err, ErrNoBackup) {
+				return r.becameOurs(ctx, l, none)
+			}
+			return b, err
 		case trashed:
 			return Backup{}, &TrashedError{r.server, l}
 		}
@@ -268,6 +275,20 @@ func (r *Repository) Find(ctx context.Context, id string) (Backup, error) {
 		return list[0], nil
 	case id == "newest" || id == "latest":
 		return list[len(list)-1], nil
+	}
+	return Backup{}, none
+}
+
+// becameOurs looks for a backup that was neither ours nor foreign: it may have been the one when
+// the other was looked for.
+func (r *Repository) becameOurs(ctx context.Context, l Label, none error) (Backup, error) {
+	if r.foreign == nil {
+		return Backup{}, none
+	}
+	var s container.Scratch
+	defer s.Close()
+	if b := r.backup(ctx, l, &s); !errors.Is(b.Err, fs.ErrNotExist) {
+		return b, nil
 	}
 	return Backup{}, none
 }

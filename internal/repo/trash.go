@@ -152,6 +152,9 @@ func (r *Repository) Undelete(ctx context.Context, id string) (Backup, error) {
 // [Repository.Lock]; after a crash [Repository.Sweep] finishes the work.
 func (r *Repository) Purge(ctx context.Context, labels ...Label) ([]Label, error) {
 	var gone []Label
+	if err := r.settle(ctx, labels...); err != nil {
+		return nil, err
+	}
 	err := r.changeSeries(ctx, func() error {
 		for _, l := range labels {
 			if ctx.Err() != nil {

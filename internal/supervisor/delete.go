@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
 	"github.com/pgmoneta/pgmoneta-go/internal/mgmt"
+	"github.com/pgmoneta/pgmoneta-go/internal/repo"
 )
 
 // deleteBackups deletes the backup that the member Backup names, or those of the list
@@ -28,14 +29,21 @@ func (h handler) deleteBackups(_ context.Context, req *mgmt.Request, v *server) 
 	if len(spec.Backups) == 0 {
 		resp["Backup"] = string(result.Backup.Label)
 	} else {
-		gone := []string{}
-		for _, l := range result.Backups {
-			gone = append(gone, string(l))
-		}
-		resp["NumberOfBackups"], resp["Backups"] = len(gone), gone
+		resp["NumberOfBackups"], resp["Backups"] = len(result.Backups), labelTexts(result.Backups)
+	}
+	if len(result.TakenOver) > 0 {
+		resp["TakenOver"] = labelTexts(result.TakenOver)
 	}
 	if !result.Until.IsZero() {
 		resp["Until"] = result.Until.UTC().Format(time.RFC3339)
 	}
 	return resp, nil
+}
+
+func labelTexts(labels []repo.Label) []string {
+	texts := []string{}
+	for _, l := range labels {
+		texts = append(texts, string(l))
+	}
+	return texts
 }

@@ -134,14 +134,24 @@ func (c *foreignChecker) wal(ctx context.Context) error {
 func (c *foreignChecker) segment(ctx context.Context, name string, size pg.SegmentSize) error {
 	in, err := c.tree.OpenWAL(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		in, err = c.repo.Foreign().OpenWAL(ctx, name)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
 		return checkSegment(ctx, c.repo, name, size)
 	}
 	if err != nil {
 		return err
 	}
+	return readSegment(in, name, size)
+}
+
+// foreignSegment checks a segment that another program keeps.
+func foreignSegment(ctx context.Context, f repo.Foreign, name string, size pg.SegmentSize) error {
+	in, err := f.OpenWAL(ctx, name)
+	if err != nil {
+		return err
+	}
+	return readSegment(in, name, size)
+}
+
+func readSegment(in io.ReadCloser, name string, size pg.SegmentSize) error {
 	n, err := io.Copy(discard{}, in)
 	if err == nil && n != int64(size) {
 		err = fmt.Errorf("WAL segment %s has %d bytes, want %d", name, n, size)

@@ -77,6 +77,25 @@ func Backup(ctx context.Context, r *repo.Repository, label repo.Label, o Options
 	return c.report, nil
 }
 
+// Stored reads what a backup that is not listed yet refers to: every frame of some of its packs, and
+// PostgreSQL's manifest. The first damage is a [*Problem].
+func Stored(ctx context.Context, r *repo.Repository, s repo.Summary, packs []repo.PackRef, o Options) (*Problem, error) {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	c := &checker{repo: r, manifest: &repo.Manifest{Summary: s, Packs: packs}, o: o, bad: map[frameID]error{}, dropped: map[frameID]bool{}}
+	if err := c.packs(ctx); err != nil {
+		return nil, err
+	}
+	for id, err := range c.bad {
+		return &Problem{Object: packs[id.pack].Name, Err: err}, nil
+	}
+	if c.manifestOfPostgres(ctx); len(c.report.Problems) > 0 {
+		return &c.report.Problems[0], nil
+	}
+	return nil, nil
+}
+
 type frameID struct {
 	pack  int
 	frame int // -1: the whole pack
@@ -299,6 +318,11 @@ func Segments(ctx context.Context, r *repo.Repository, plan []string, size pg.Se
 
 func checkSegment(ctx context.Context, r *repo.Repository, name string, size pg.SegmentSize) error {
 	seg, err := r.OpenSegment(ctx, name)
+	if f := r.Foreign(); f != nil && errors.Is(err, fs.ErrNotExist) {
+		if err := foreignSegment(ctx, f, name, size); !errors.Is(err, fs.ErrNotExist) {
+			return err // that of a backup that was taken over, perhaps
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("WAL segment %s is missing", name)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/adopt"
 	"github.com/pgmoneta/pgmoneta-go/internal/expire"
 	"github.com/pgmoneta/pgmoneta-go/internal/foreign"
 	"github.com/pgmoneta/pgmoneta-go/internal/job"
@@ -22,10 +23,11 @@ func (w *worker) deleteBackups(ctx context.Context) (job.Result, error) {
 	if err != nil {
 		return job.Result{}, err
 	}
-	if err := w.whole(ctx, d); err != nil {
+	if err := w.deletable(ctx, slices.Concat(d.foreign, d.own)); err != nil {
 		return job.Result{}, err
 	}
-	if err := w.deletable(ctx, slices.Concat(d.foreign, d.own)); err != nil {
+	taken, err := w.takeOver(ctx, d)
+	if err != nil {
 		return job.Result{}, err
 	}
 	w.progress()("Delete backup", 0, 0)
@@ -36,9 +38,9 @@ func (w *worker) deleteBackups(ctx context.Context) (job.Result, error) {
 	case err != nil:
 		return job.Result{}, fmt.Errorf("server %q: delete backup %s: %w", w.Server, w.Job.Backup, err)
 	case len(w.Job.Backups) > 0:
-		return job.Result{Backups: d.labels(), Until: until}, nil
+		return job.Result{Backups: d.labels(), Until: until, TakenOver: taken}, nil
 	}
-	return job.Result{Backup: d.one(), Until: until}, nil
+	return job.Result{Backup: d.one(), Until: until, TakenOver: taken}, nil
 }
 
 // A deletion is what goes, each part oldest first and each backup once.
@@ -104,18 +106,28 @@ func labels(list []repo.Backup) []repo.Label {
 	return labels
 }
 
-// whole returns an error when a backup of C pgmoneta would stay without one that it needs.
-func (w *worker) whole(ctx context.Context, d *deletion) error {
+// takeOver makes those backups of C pgmoneta ours that would stay without one that they need. It
+// is a [*foreign.ChildError] when that cannot be done.
+func (w *worker) takeOver(ctx context.Context, d *deletion) ([]repo.Label, error) {
 	if len(d.foreign) == 0 {
-		return nil
+		return nil, nil
 	}
-	children, err := w.repo.Foreign().Dependents(ctx, labels(d.foreign)...)
+	gone := labels(d.foreign)
+	taken, why := adopt.Dependents(ctx, adopt.Options{
+		Repo: w.repo, Codec: w.Codec, Level: w.Level, Workers: w.Workers, Progress: w.progress(), Now: time.Now, Log: w.log}, gone...)
+	switch {
+	case why == nil:
+		return taken, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("server %q: take over what needs them: %w", w.Server, why)
+	}
+	children, err := w.repo.Foreign().Dependents(ctx, gone...)
 	if err != nil || len(children) == 0 {
-		return err
+		return nil, errors.Join(why, err)
 	}
-	return &foreign.ChildError{
+	return nil, &foreign.ChildError{
 		Server: w.Server, Gone: d.foreign, Children: children,
-		Also: slices.Concat(labels(d.own), d.trashed), Force: w.Job.Force,
+		Also: slices.Concat(labels(d.own), d.trashed), Force: w.Job.Force, Err: why,
 	}
 }
 

@@ -134,8 +134,8 @@ func TestRehearsalOfWhatCPgmonetaLeft(t *testing.T) {
 	}
 }
 
-// A parent goes together with its children, or not at all.
-func TestParentsAndChildrenAreDeletedTogether(t *testing.T) {
+// A parent whose children cannot be taken over, because it is damaged, goes together with them or not at all.
+func TestDamagedParentsAndChildrenAreDeletedTogether(t *testing.T) {
 	t.Parallel()
 	major := pgtest.Newest(t)
 	if major < 17 {
@@ -150,16 +150,35 @@ func TestParentsAndChildrenAreDeletedTogether(t *testing.T) {
 		r.Backup(t, s, label, parent, Storage{"zstd", 0})
 		parent = label
 	}
+	damaged := someFile(t, r.Path("backup/"+labels[0]))
+	content, err := os.ReadFile(damaged)
+	must(t, err)
+	must(t, os.Truncate(damaged, int64(len(content))/2))
+	before := listing(t, r.Path("backup"))
 	h := r.home(t, s, "")
 	h.daemon()
 	together := "delete --force primary " + strings.Join(labels, " ")
 	for _, some := range [][]string{labels[:1], labels[:2], {labels[2], labels[0]}} {
+		newest := labels[2] // of those that need one of them
+		if slices.Contains(some, newest) {
+			newest = labels[1]
+		}
+		why := "cannot be taken over: backup " + newest
 		out, err := h.command("pgmoneta-cli", append([]string{"delete", "--force", "primary"}, some...)...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "Error: 501\n") || !strings.Contains(string(out), ": pgmoneta-cli "+together+"\n") {
-			t.Errorf("delete %v: %v\n%s", some, err, out)
+		for _, part := range []string{"Error: 501\n", ": pgmoneta-cli " + together + "\n", why, "backup/" + labels[0] + "/data/base/1/1255.zstd: damaged"} {
+			if err == nil || !strings.Contains(string(out), part) {
+				t.Errorf("delete %v: %v\n%s\nlacks %q", some, err, out, part)
+			}
+		}
+		if after := listing(t, r.Path("backup")); !slices.Equal(before, after) {
+			t.Errorf("delete %v: there are now %d files, before %d", some, len(after), len(before))
+		}
+		for _, name := range listing(t, r.Path("")) {
+			if strings.HasPrefix(name, r.Path("pack")) || strings.HasPrefix(name, r.Path("tmp/job")) {
+				t.Errorf("delete %v left %v", some, name)
+			}
 		}
 	}
-	r.sound(t, labels[2])
 	h.run("pgmoneta-cli", strings.Fields(together)...)
 	if left := listing(t, r.Path("backup")); len(left) > 0 {
 		t.Errorf("left: %v", left)
