@@ -24,7 +24,7 @@ func commandLine() *cmdline.Program {
 		Outro: `Signals:
   TERM, INT, ALRM   stop in order
   HUP               read the configuration again
-  USR1              open the metrics listener again`,
+  USR1              open the metrics and the management listener again`,
 		Files: []cmdline.Entry{
 			{Name: "/etc/pgmoneta", Help: "the three files, looked for after the directory that PGMONETA_CONFIG_DIR names"},
 			{Name: "~/.pgmoneta/master.key", Help: "the master key"},

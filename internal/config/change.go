@@ -109,9 +109,12 @@ func (c *Config) With(section, name, value string) (*Config, error) {
 
 // change sets one value and returns a Problem without a message when that went well.
 func change[S any](env func(string) (string, bool), keys []key[S], s *S, name, value string) Problem {
-	i := slices.IndexFunc(keys, func(k key[S]) bool { return k.name == name && k.settable })
+	i := slices.IndexFunc(keys, func(k key[S]) bool { return k.name == name })
 	if i < 0 {
-		return Problem{Message: "this key cannot be set while the daemon runs"}
+		return Problem{Message: unknownKey(keys, name)}
+	}
+	if !keys[i].settable {
+		return Problem{Message: "this key cannot be set while the daemon runs: change it in the file"}
 	}
 	read, err := readValue(value, keys[i].path, true, env)
 	if err == nil {
@@ -121,6 +124,17 @@ func change[S any](env func(string) (string, bool), keys []key[S], s *S, name, v
 		return Problem{Value: value, Message: err.Error()}
 	}
 	return Problem{}
+}
+
+func unknownKey[S any](keys []key[S], name string) string {
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.name)
+	}
+	if near, ok := nearest(name, names); ok {
+		return fmt.Sprintf("unknown key; did you mean %s?", near)
+	}
+	return "unknown key"
 }
 
 // Value returns a value as the file would have it, "***" for a secret that is set. It reports whether section and key exist.

@@ -144,15 +144,18 @@ func TestWithChangesACopy(t *testing.T) {
 	if got, ok := changed.Value("primary", "port"); !ok || got != "5432" {
 		t.Errorf("Value(primary, port) = %q, %t", got, ok)
 	}
-	for _, tt := range []struct{ section, key, value string }{
-		{MainSection, "base_dir", "/x"},
-		{MainSection, "metrics", "x"},
-		{"nobody", "port", "1"},
-		{"primary", "extra", "/x"},
+	for _, tt := range []struct{ section, key, value, says string }{
+		{MainSection, "base_dir", "/x", "change it in the file"},
+		{MainSection, "metrics", "x", "number"},
+		{MainSection, "log_levl", "warn", "unknown key; did you mean log_level?"},
+		{MainSection, "nonsense", "1", "unknown key"},
+		{"nobody", "port", "1", "no such server"},
+		{"primary", "extra", "/x", "change it in the file"},
+		{"primary", "prot", "1", "unknown key; did you mean port?"},
 	} {
 		var p Problem
-		if got, err := c.With(tt.section, tt.key, tt.value); !errors.As(err, &p) || got != nil {
-			t.Errorf("With(%q, %q, %q) = %v, %v, want a Problem", tt.section, tt.key, tt.value, got, err)
+		if got, err := c.With(tt.section, tt.key, tt.value); !errors.As(err, &p) || got != nil || !strings.Contains(p.Message, tt.says) {
+			t.Errorf("With(%q, %q, %q) = %v, %v, want a Problem that says %q", tt.section, tt.key, tt.value, got, err, tt.says)
 		}
 	}
 }

@@ -36,8 +36,10 @@ const (
 	Receive Kind = "wal"
 	Backup  Kind = "backup"
 	Restore Kind = "restore"
-	Verify  Kind = "verify"
-	Delete  Kind = "delete"
+	// PlanRestore only tells what Restore would do, beside any other job.
+	PlanRestore Kind = "restoreplan"
+	Verify      Kind = "verify"
+	Delete      Kind = "delete"
 	// CheckWAL runs beside any other job, because it needs no lock.
 	CheckWAL  Kind = "walcheck"
 	CheckRepo Kind = "repocheck"
@@ -67,11 +69,11 @@ func (k Kind) OfFile() bool {
 func (k Kind) Beside() bool { return k == CheckWAL || k.Quiet() }
 
 // Quiet reports whether a job only looks, so often that nobody wants to hear of it.
-func (k Kind) Quiet() bool { return k == PlanRetention || k == Usage }
+func (k Kind) Quiet() bool { return k == PlanRestore || k == PlanRetention || k == Usage }
 
 // Kinds lists the kinds in the order of their numbers in the shared segment,
 // which begin at 1.
-var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage, Compact, Encrypt, Decrypt, Compress, Decompress}
+var kinds = [...]Kind{Receive, Backup, Restore, Verify, Delete, CheckWAL, CheckRepo, Rehearse, Archive, Retention, PlanRetention, Usage, Compact, Encrypt, Decrypt, Compress, Decompress, PlanRestore}
 
 // Number returns the number of a kind in the shared segment.
 func (k Kind) Number() int {

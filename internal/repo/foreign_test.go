@@ -2,10 +2,12 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/durable"
 )
 
@@ -34,8 +36,20 @@ func TestHistoryOfCPgmonetaIsTakenOver(t *testing.T) {
 	if err := r.StoreHistory(ctx, 2, []byte(text)); err != nil {
 		t.Error(err)
 	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != text {
+	if b, err := os.ReadFile(path); err != nil || !container.Begins(b) {
 		t.Errorf("stored %q, %v", b, err)
+	}
+	if b, err := r.HistoryContent(ctx, 2); err != nil || string(b) != text {
+		t.Errorf("content of ours %q, %v", b, err)
+	}
+	for _, bad := range []string{"", "1\n", "x"} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var damaged *container.DamagedError
+		if b, err := r.HistoryContent(ctx, 2); !errors.As(err, &damaged) || damaged.Object != "wal/00000002.history" {
+			t.Errorf("content of %q: %q, %v", bad, b, err)
+		}
 	}
 }
 

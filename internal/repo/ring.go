@@ -87,20 +87,24 @@ func (r *Repository) OpenContainer(ctx context.Context, name string, kind contai
 	return c, o, nil
 }
 
-// PutRecord stores a small object: as it is, or sealed in a container.
+// PutRecord stores a small object: as it is, or in a container where it is sealed or goes into what is restored.
 func (r *Repository) PutRecord(ctx context.Context, owner, name string, content []byte) error {
 	if err := r.prepareKeys(ctx, owner); err != nil {
 		return err
 	}
+	codec := container.None
 	if r.ring.Cipher == container.Plain {
-		return storage.Put(ctx, r.engine, owner, name, content)
+		if !hashedRecord(name) {
+			return storage.Put(ctx, r.engine, owner, name, content)
+		}
+		codec = container.Zstd // whose tool reads it
 	}
 	var b bytes.Buffer
-	w, err := r.NewContainer(&b, name, container.Record, container.None)
+	w, err := r.NewContainer(&b, name, container.Record, codec)
 	if err != nil {
 		return err
 	}
-	s, err := w.Stream(0)
+	s, err := w.Stream(3)
 	if err != nil {
 		return err
 	}
@@ -112,6 +116,10 @@ func (r *Repository) PutRecord(ctx context.Context, owner, name string, content 
 	}
 	return storage.Put(ctx, r.engine, owner, name, b.Bytes())
 }
+
+// hashedRecord reports whether a record has a hash also where it is not sealed: a timeline history, which is restored as it is,
+// and of which another digit would make another timeline. One without, as C pgmoneta left it, is read too.
+func hashedRecord(name string) bool { return strings.HasPrefix(name, "wal/") }
 
 // ReadRecord returns the content of a small object, of at most limit bytes.
 func (r *Repository) ReadRecord(ctx context.Context, name string, limit int64) ([]byte, error) {
@@ -128,7 +136,12 @@ func (r *Repository) ReadRecord(ctx context.Context, name string, limit int64) (
 		return nil, err
 	}
 	if c.Header().Cipher == container.Plain {
-		return nil, &container.DamagedError{Object: name, Frame: -1, Err: errors.New("a record in a plain container")}
+		if !hashedRecord(name) {
+			return nil, &container.DamagedError{Object: name, Frame: -1, Err: errors.New("a record in a plain container")}
+		}
+		if err := r.admitPlain(ctx, name); err != nil {
+			return nil, err
+		}
 	}
 	stream := c.Stream()
 	defer func() { _ = stream.Close() }()

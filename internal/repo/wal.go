@@ -174,13 +174,24 @@ func (r *Repository) takeHistory(ctx context.Context, tli pg.Timeline, content [
 const historyLimit = 1 << 20
 
 // HistoryContent returns the stored history file of tli, byte for byte, or that of the
-// [Foreign] when we have none.
+// [Foreign] when we have none. One that cannot be read is damaged.
 func (r *Repository) HistoryContent(ctx context.Context, tli pg.Timeline) ([]byte, error) {
 	b, err := r.ReadRecord(ctx, historyObject(tli), historyLimit)
 	if errors.Is(err, fs.ErrNotExist) && r.foreign != nil {
 		return r.foreign.History(ctx, tli)
 	}
-	return bytes.TrimRight(b, "\x00"), err // one that C pgmoneta wrote ends in a NUL
+	if err != nil {
+		return nil, err
+	}
+	b = bytes.TrimRight(b, "\x00") // one that C pgmoneta wrote ends in a NUL
+	h, err := pg.ParseHistory(tli, b)
+	if err == nil && len(h.Ancestors) == 0 {
+		err = fmt.Errorf("%s has no ancestor", pg.HistoryName(tli))
+	}
+	if err != nil {
+		return nil, &container.DamagedError{Object: historyObject(tli), Frame: -1, Err: err}
+	}
+	return b, nil
 }
 
 // History returns the history of tli. Timeline 1 needs no file.
@@ -223,7 +234,7 @@ const OwnerPush = "push"
 // WALObject returns the name of the object that holds a file of an archive: a
 // segment, one left partial by a promotion (suffix ".partial"), a backup
 // history file (suffix ".<offset>.backup") or a timeline history file. The first
-// two are containers, the others the bytes themselves. ok is false for any other name.
+// two are containers of their own kind, the others records. ok is false for any other name.
 //
 // See PostgreSQL documentation, "Continuous Archiving and PITR".
 func WALObject(file string) (object string, ok bool) {

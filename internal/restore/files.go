@@ -201,7 +201,7 @@ func (w *files) runs(ctx context.Context, row *repo.File, each func(pack, frame 
 	for _, x := range row.Extents {
 		lengths, err := w.frames(ctx, x.Pack)
 		if err != nil {
-			return err
+			return fmt.Errorf("file %q: %w", row.Path, err)
 		}
 		frame, p := x.Frame, piece{offset: x.Offset, skip: x.Skip}
 		for left := x.Length; left > 0; frame, p.skip = frame+1, 0 {

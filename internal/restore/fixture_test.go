@@ -32,10 +32,17 @@ type fixture struct {
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
+	return newSealedFixture(t, repo.Keys{})
+}
+
+// newSealedFixture makes a repository that is sealed with keys.
+func newSealedFixture(t testing.TB, keys repo.Keys) *fixture {
+	t.Helper()
 	r, err := repo.Open(durable.OS{}, t.TempDir(), "primary")
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.UseKeys(keys)
 	return &fixture{t, r}
 }
 
@@ -84,7 +91,9 @@ func (f *fixture) rows(label repo.Label, content map[string]string) ([]repo.File
 	name := repo.PackName(label, 1)
 	up, err := stage.Create(ctx, name)
 	f.must(err)
-	w, err := container.NewWriter(up, container.Header{Kind: container.Pack, Codec: container.Zstd})
+	w, err := f.NewContainer(up, name, container.Pack, container.Zstd)
+	f.must(err)
+	printer, err := f.NewPrinter(ctx)
 	f.must(err)
 	enc, err := container.NewEncoder(container.Zstd, 1)
 	f.must(err)
@@ -109,6 +118,7 @@ func (f *fixture) rows(label repo.Label, content map[string]string) ([]repo.File
 	for chunk := range slices.Chunk(all.Bytes(), frameBytes) {
 		stored, frame, err := enc.Append(nil, chunk)
 		f.must(err)
+		frame.Print = printer.Print(chunk)
 		_, err = w.WriteFrame(stored, frame)
 		f.must(err)
 	}
@@ -116,7 +126,7 @@ func (f *fixture) rows(label repo.Label, content map[string]string) ([]repo.File
 	f.must(up.Close())
 	up, err = stage.Create(ctx, repo.PostgresManifestName(label))
 	f.must(err)
-	s, err := container.NewStreamWriter(up, container.Header{Kind: container.Manifest, Codec: container.Zstd}, 1)
+	s, err := f.NewPostgresManifest(up, repo.Label(label))
 	f.must(err)
 	_, err = s.Write([]byte(`{"manifest":1}`))
 	f.must(err)

@@ -188,6 +188,10 @@ func (m *planner) backup(ctx context.Context) (repo.Backup, error) {
 		}
 		return list[i], nil
 	}
+	if tli := m.Target.Timeline; tli > m.found.highest() {
+		return repo.Backup{}, &TargetError{Server: m.repo.Server(), Target: m.Target, Err: repo.ErrNoBackup,
+			Why: fmt.Sprintf("there is no timeline %d, the latest is %d: choose another one%s", tli, m.found.highest(), unreadable)}
+	}
 	return repo.Backup{}, &TargetError{Server: m.repo.Server(), Target: m.Target, Err: repo.ErrNoBackup,
 		Why: fmt.Sprintf("no backup ends before %q on its timeline; name a backup by its label or choose a later target%s", m.Target, unreadable)}
 }

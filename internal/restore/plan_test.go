@@ -139,6 +139,9 @@ func TestPlanRefusesTargets(t *testing.T) {
 			t.Errorf("newest to %q: %v; want no backup", position, err)
 		}
 	}
+	if _, err := f.plan("newest", "timeline=7"); err == nil || !strings.Contains(err.Error(), "there is no timeline 7, the latest is 2") {
+		t.Errorf("a timeline that there is not: %v", err)
+	}
 	if _, err := f.plan("20270101000000", ""); !errors.Is(err, repo.ErrNoBackup) {
 		t.Errorf("an unknown label: %v", err)
 	}

@@ -149,7 +149,11 @@ func (h handler) restore(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 	if err != nil {
 		return nil, err
 	}
-	result, err := h.job(v, job.Restore, job.Spec{Backup: req.Backup(), Restore: spec})
+	kind := job.Restore
+	if spec.DryRun {
+		kind = job.PlanRestore
+	}
+	result, err := h.job(v, kind, job.Spec{Backup: req.Backup(), Restore: spec})
 	if err == nil {
 		return mgmt.AnswerRestore(result.Restore, spec.DryRun), nil
 	}

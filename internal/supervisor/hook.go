@@ -38,7 +38,7 @@ type hookEvent struct {
 const hookTimeout = 10 * time.Minute
 
 // hooks returns those of a job. Jobs that change nothing and prove nothing have none.
-func (s *Supervisor) hooks(v *server, kind job.Kind, spec job.Spec) *hooks {
+func (s *Supervisor) hooks(v *server, kind job.Kind) *hooks {
 	h := &hooks{event: hookEvent{Server: v.name, Job: string(kind), started: time.Now()}, log: v.log.Error}
 	switch kind {
 	case job.Backup, job.Restore, job.Verify, job.Delete, job.Rehearse, job.Retention:
@@ -46,7 +46,7 @@ func (s *Supervisor) hooks(v *server, kind job.Kind, spec job.Spec) *hooks {
 		return h
 	}
 	c := s.config.Load()
-	if sc, ok := c.Server(v.name); ok && !spec.Restore.DryRun {
+	if sc, ok := c.Server(v.name); ok {
 		h.first, h.last = c.HookBefore(sc), c.HookAfter(sc)
 	}
 	return h

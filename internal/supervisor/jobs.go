@@ -96,7 +96,7 @@ func (s *Supervisor) runTurn(v *server, kind job.Kind, spec job.Spec, e *entry) 
 	}
 	start.Job, start.Run, start.Request = spec, uint64(e.ID), e.request
 	s.Log.With(start.LogAttrs()...).Debug("job begins", "job", string(kind))
-	hooks := s.hooks(v, kind, spec)
+	hooks := s.hooks(v, kind)
 	if err := hooks.before(s.ctx); err != nil {
 		return job.Result{}, err
 	}

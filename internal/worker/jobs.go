@@ -76,6 +76,8 @@ func (w *worker) locked(ctx context.Context) (job.Result, error) {
 	switch w.Kind {
 	case job.CheckWAL:
 		return w.checkWAL(ctx)
+	case job.PlanRestore:
+		return w.restore(ctx)
 	case job.PlanRetention:
 		return w.planRetention(ctx)
 	case job.Usage:

@@ -28,6 +28,6 @@ func (w *worker) restore(ctx context.Context) (job.Result, error) {
 	if run.Workers == 0 {
 		run.Workers = w.Workers
 	}
-	report, err := restore.Do(ctx, w.repo, o, spec.DryRun, run)
+	report, err := restore.Do(ctx, w.repo, o, w.Kind == job.PlanRestore, run)
 	return job.Result{Restore: report}, err
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/test/pgtest"
 )
@@ -222,5 +223,44 @@ func TestArchiveIsARestorableCluster(t *testing.T) {
 	restored := pgtest.OpenDir(t, s.Major, found[0], pgtest.Options{})
 	if got := restored.QueryString(t, "SELECT count(*) FROM ledger"); got != "6000" {
 		t.Errorf("%s rows", got)
+	}
+}
+
+// A plan only looks: it is told while a backup runs, and is no restore in what is remembered of jobs.
+func TestRestoreIsPlannedBesideABackup(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t, pgtest.Options{})
+	d := newDaemon(t, map[string]*pgtest.Server{"primary": s})
+	d.waitStreaming(t, "primary")
+	label := d.must(t, "backup", "primary")["Backup"]
+	if out, code := d.cli(t, "conf", "set", "server.primary.max_rate", "500000"); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), "-c", d.path("pgmoneta.conf"), "backup", "primary")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 20*time.Second, "the backup to run", func() error {
+		if phase := d.must(t, "progress", "primary", "backup")["Phase"]; phase != "Base backup" {
+			return fmt.Errorf("its phase is %v", phase)
+		}
+		return nil
+	})
+	plan := d.must(t, "restore", "--dry-run", "primary", "newest", "latest", d.path("restored"))
+	if plan["Backup"] != label || plan["Reachable"] != true {
+		t.Errorf("planned: %v", plan)
+	}
+	d.cli(t, "restore", "--dry-run", "primary", "newest", "lsn=F/0", d.path("restored"))
+	if kind := d.must(t, "progress", "primary", "backup")["Kind"]; kind != "backup" {
+		t.Errorf("the plan waited: after it a %v runs", kind)
+	}
+	for _, row := range d.must(t, "jobs")["Jobs"].([]any) {
+		if row := row.(map[string]any); row["Kind"] == "restore" {
+			t.Errorf("a plan is remembered as a restore: %v", row)
+		}
+	}
+	d.must(t, "cancel", "primary")
+	if err := cmd.Wait(); err == nil {
+		t.Error("the backup was not cancelled")
 	}
 }
