@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 )
 
 func call(t *testing.T, path string, cmd Command, args Document) (Document, error) {
@@ -23,39 +22,6 @@ func call(t *testing.T, path string, cmd Command, args Document) (Document, erro
 	defer func() { _ = c.Close() }()
 	c.Version = "0.22.0"
 	return c.Call(context.Background(), cmd, args)
-}
-
-func TestClientRequestMatchesRecordedFrames(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name string
-		cmd  Command
-		args Document
-	}{
-		{"ping", Ping, nil},
-		{"status", Status, Document{}},
-		{"list-backup", ListBackup, Document{"Sort": "asc", "Server": "west"}},
-		{"backup-nosuch", Backup, Document{"Server": "nobody", "Backup": nil}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			want := golden(t, tt.name+".request.json")
-			recorded, err := Decode([]byte(want))
-			if err != nil {
-				t.Fatal(err)
-			}
-			stamp, err := time.Parse("20060102150405", recorded.Object("Header").Text("Timestamp"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := &Client{Version: "0.22.0", Now: func() time.Time { return stamp }}
-			got, err := c.request(tt.cmd, tt.args).Append(nil)
-			if err != nil || string(got) != want {
-				t.Errorf("request = %s, %v\nwant      %s", got, err, want)
-			}
-		})
-	}
 }
 
 func TestCallReturnsTheResponse(t *testing.T) {
