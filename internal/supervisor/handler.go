@@ -180,8 +180,11 @@ func (h handler) archive(_ context.Context, req *mgmt.Request, v *server) (mgmt.
 }
 
 func (h handler) verify(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	all := req.Args.Text("Files") == "all"
-	result, err := h.job(v, job.Verify, job.Spec{Backup: req.Backup(), AllFiles: all})
+	files := req.Args.Text("Files")
+	if files != "" && files != "failed" && files != "all" {
+		return nil, &mgmt.Error{Code: mgmt.CodeVerifyOther, Workflow: "verify", Err: fmt.Errorf("files %q: want failed or all", files)}
+	}
+	result, err := h.job(v, job.Verify, job.Spec{Backup: req.Backup(), AllFiles: files == "all"})
 	if err != nil {
 		return nil, err
 	}
