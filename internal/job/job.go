@@ -3,7 +3,7 @@
 //
 // The supervisor sends one message [KindStart]. A WAL worker then runs until it
 // is told [KindStop] or the control socket closes. A job worker answers with one
-// [KindResult] and ends; [KindStop] cancels it.
+// [KindResult] and ends; [KindStop] and [KindCancel] end it early.
 //
 // Messages carry the password of the server's user. They travel over a socket
 // pair of the two processes and nowhere else.
@@ -24,7 +24,8 @@ import (
 // Kinds of messages on the control socket.
 const (
 	KindStart  = "start"  // to the worker: a [Start]
-	KindStop   = "stop"   // to the worker, without a body
+	KindStop   = "stop"   // to the worker, without a body: it is not needed any more
+	KindCancel = "cancel" // to a job worker, without a body: somebody does not want the job
 	KindResult = "result" // from a job worker: a [Result]
 )
 

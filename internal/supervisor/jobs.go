@@ -153,7 +153,10 @@ func (s *Supervisor) inSlot(v *server, start job.Start, e *entry) (job.Result, e
 	s.mu.Lock()
 	s.jobs[i].child = child
 	s.mu.Unlock()
-	if s.ctx.Err() != nil || e.cancelled() { // while it started
+	switch { // while it started
+	case e.cancelled():
+		_ = child.Conn().Send(job.KindCancel, nil)
+	case s.ctx.Err() != nil:
 		_ = child.Conn().Send(job.KindStop, nil)
 	}
 	return await(child, start)
@@ -219,7 +222,7 @@ func (s *Supervisor) cancelJob(v *server, id int64) {
 	for _, r := range s.jobs {
 		meant := r.id == id || id == 0 && !r.kind.Beside()
 		if r.server == v && meant && r.child != nil {
-			_ = r.child.Conn().Send(job.KindStop, nil)
+			_ = r.child.Conn().Send(job.KindCancel, nil)
 		}
 	}
 }

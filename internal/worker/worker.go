@@ -30,8 +30,11 @@ import (
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
-// errStopped is the cause of contexts that end because the supervisor said so.
-var errStopped = errors.New("stopped by the supervisor")
+// Causes of contexts that end because the supervisor said so.
+var (
+	errStopped   = errors.New("stopped by the supervisor")
+	errCancelled = errors.New("cancelled on request")
+)
 
 // Main runs the worker this process was started as and returns its exit code.
 func Main() int {
@@ -105,8 +108,12 @@ func Serve(ctx context.Context, conn *ipc.Conn, seg *shmem.Segment, logFile *os.
 func listen(conn *ipc.Conn, cancel context.CancelCauseFunc) {
 	for {
 		msg, err := conn.Receive()
-		if err != nil || msg.Kind == job.KindStop {
+		switch {
+		case err != nil || msg.Kind == job.KindStop:
 			cancel(errStopped)
+			return
+		case msg.Kind == job.KindCancel:
+			cancel(errCancelled)
 			return
 		}
 	}

@@ -48,6 +48,9 @@ func TestBackupIsCancelled(t *testing.T) {
 		if want := map[string]int{"command": 2, "interrupt": 130}[by]; status != want || time.Since(began) > 5*time.Second {
 			t.Errorf("%s: exit status %d, want %d, after %v: %s", by, status, want, time.Since(began), stderr.String())
 		}
+		if by == "command" && !strings.Contains(stderr.String(), "cancelled on request") {
+			t.Errorf("who waits is told %s", stderr.String())
+		}
 		s.WaitFor(t, "NOT EXISTS (SELECT FROM pg_stat_progress_basebackup)")
 		waitFor(t, 5*time.Second, "the end of the job", func() error {
 			if d.status(t, "primary")["ActiveBackup"] == true {
