@@ -719,7 +719,16 @@ func estimateOf(d mgmt.Document) string {
 func progressView() *view {
 	return &view{
 		title: func(d mgmt.Document) string {
-			if n, _ := d.Integer("ProgressState"); n == 0 {
+			cancelled, asked := d["Cancelled"].(bool)
+			n, _ := d.Integer("ProgressState")
+			switch {
+			case asked && !cancelled:
+				return "No job is running: nothing was cancelled."
+			case asked && n == 0:
+				return "The job was cancelled."
+			case asked:
+				return joined(", ", "Cancelled: "+textOf(d, "Kind"), textOf(d, "Phase"))
+			case n == 0:
 				return "No job is running."
 			}
 			return joined(", ", textOf(d, "Kind"), textOf(d, "Phase"))

@@ -344,13 +344,15 @@ func (h handler) info(ctx context.Context, req *mgmt.Request, v *server) (mgmt.R
 
 // progress tells how far the job of a server is, and stops it if it is not wanted any more.
 func (h handler) progress(_ context.Context, req *mgmt.Request, v *server) (mgmt.Response, error) {
-	if req.Args.Bool("Cancel") {
-		if err := h.cancel(req, v); err != nil {
-			return nil, err
-		}
-	}
 	resp := mgmt.Response{"ProgressState": 0, "Done": 0, "Total": 0, "Elapsed": 0, "Percentage": 0,
 		"Remaining": mgmt.Document{"value": 0, "string_value": "0s"}}
+	if req.Args.Bool("Cancel") {
+		cancelled, err := h.cancel(req, v)
+		if err != nil {
+			return nil, err
+		}
+		resp["Cancelled"] = cancelled
+	}
 	if ticket := req.Args.Text("Ticket"); ticket != "" {
 		state := h.book.state(v.name, ticket)
 		resp["State"] = state

@@ -53,32 +53,30 @@ func (r record) document() mgmt.Document {
 }
 
 // cancel stops the job that a request names, by number or ticket, or without either
-// the one that runs.
-func (h handler) cancel(req *mgmt.Request, v *server) error {
+// the one that runs. It reports whether there was one.
+func (h handler) cancel(req *mgmt.Request, v *server) (bool, error) {
 	id, given := req.Args.Integer("Job")
+	if other, ok := req.Args["Job"]; ok && !given && req.Args.Text("Ticket") == "" {
+		return false, &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %v: want its number (pgmoneta-cli jobs)", other)}
+	}
 	if ticket := req.Args.Text("Ticket"); ticket != "" {
-		if id = h.book.find(v.name, ticket); id == 0 {
-			return nil // it has ended
-		}
-		given = true
-	}
-	if other, ok := req.Args["Job"]; ok && !given {
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %v: want its number (pgmoneta-cli jobs)", other)}
-	}
-	if !given {
-		h.cancelJob(v, 0)
-		return nil
+		id, given = h.book.find(v.name, ticket), false
+	} else if !given {
+		id = h.holder(v)
 	}
 	running, known := h.book.unqueue(v.name, id)
+	if !known && !given {
+		return false, nil // it has ended, or there was none
+	}
 	if !known {
 		whose := fmt.Sprintf("of server %q", v.name)
 		if v == h.files {
 			whose = "about a file"
 		}
-		return &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d %s neither waits nor runs (pgmoneta-cli jobs)", id, whose)}
+		return false, &mgmt.Error{Code: mgmt.CodeProgressOther, Workflow: "cancel", Err: fmt.Errorf("job %d %s neither waits nor runs (pgmoneta-cli jobs)", id, whose)}
 	}
 	if running {
 		h.cancelJob(v, id)
 	}
-	return nil
+	return true, nil
 }

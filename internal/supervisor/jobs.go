@@ -214,14 +214,24 @@ func (s *Supervisor) release(i int, slot *shmem.Job) {
 	delete(s.jobs, i)
 }
 
-// cancelJob tells a job of a server to stop, or with id 0 the one that holds it. Who
-// asked for it is told that it was.
+// holder returns the number of the job that holds a server, 0 when none does.
+func (s *Supervisor) holder(v *server) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.jobs {
+		if r.server == v && !r.kind.Beside() {
+			return r.id
+		}
+	}
+	return 0
+}
+
+// cancelJob tells a job of a server to stop. Who asked for it is told that it was.
 func (s *Supervisor) cancelJob(v *server, id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.jobs {
-		meant := r.id == id || id == 0 && !r.kind.Beside()
-		if r.server == v && meant && r.child != nil {
+		if r.server == v && r.id == id && r.child != nil {
 			_ = r.child.Conn().Send(job.KindCancel, nil)
 		}
 	}

@@ -197,6 +197,9 @@ func TestJobsWaitAndCanBeCancelled(t *testing.T) {
 			t.Errorf("job %v", j)
 		}
 	}
+	if resp := call(t, dir, mgmt.Progress, mgmt.Document{"Server": "primary", "Cancel": true}); resp["Cancelled"] != false {
+		t.Errorf("cancel with nothing that runs: %v", resp)
+	}
 	for _, id := range []any{int64(99), "x"} {
 		c, err := mgmt.Dial(ctx, filepath.Join(dir, mgmt.SocketName))
 		if err != nil {

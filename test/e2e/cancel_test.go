@@ -39,7 +39,9 @@ func TestBackupIsCancelled(t *testing.T) {
 		})
 		began := time.Now()
 		if by == "command" {
-			d.must(t, "cancel", "primary")
+			if d.must(t, "cancel", "primary")["Cancelled"] != true {
+				t.Error("no job is cancelled where one runs")
+			}
 		} else if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
@@ -60,6 +62,9 @@ func TestBackupIsCancelled(t *testing.T) {
 		})
 		if n := d.must(t, "list-backup", "primary")["NumberOfBackups"].(float64); n != 0 {
 			t.Errorf("%s: %v backups are listed", by, n)
+		}
+		if d.must(t, "cancel", "primary")["Cancelled"] != false {
+			t.Errorf("%s: a job is cancelled where none runs", by)
 		}
 	}
 }
