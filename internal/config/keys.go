@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -83,11 +84,18 @@ func integer[S any](name string, least int, field func(*S) *int) key[S] {
 	return custom(name, field, parse, strconv.Itoa).as(func(s *S) any { return int64(*field(s)) })
 }
 
-// rate is a number of bytes per second that is raised to least when it is below.
+// rate is a number of bytes per second that is raised to least when it is below. As in
+// C pgmoneta it has no unit; who gave one is told the number.
 func rate[S any](name string, least int64, field func(*S) *int64) key[S] {
 	parse := func(v string) (int64, error) {
 		n, err := parseInt(v)
-		return max(n, least), err
+		if err == nil {
+			return max(n, least), nil
+		}
+		if size, sizeErr := ParseSize(v); sizeErr == nil {
+			return 0, fmt.Errorf("bytes per second are a whole number without a unit, here %d", size)
+		}
+		return 0, err
 	}
 	return custom(name, field, parse, func(v int64) string { return strconv.FormatInt(v, 10) }).as(func(s *S) any { return *field(s) })
 }

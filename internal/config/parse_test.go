@@ -242,6 +242,8 @@ func TestProblemsNameLineAndRemedy(t *testing.T) {
 		{"unknown log level", "[pgmoneta]\nlog_level = loud\n", 2, "log_level", "fatal, error, warn"},
 		{"port", "[pgmoneta]\nmetrics = 65536\n", 2, "metrics", "0 to 65535"},
 		{"number", "[pgmoneta]\nworkers = many\n", 2, "workers", "whole number"},
+		{"rate with a unit", "[pgmoneta]\nmax_rate = 50M\n", 2, "max_rate", "without a unit, here 52428800"},
+		{"rate", "[pgmoneta]\nmax_rate = fast\n", 2, "max_rate", "not a whole number"},
 		{"number beyond 32 bits", "[pgmoneta]\nworkers = 2147483648\n", 2, "workers", "out of range"},
 		{"time", "[pgmoneta]\nverification = 5 m\n", 2, "verification", "30s or 1d"},
 		{"time too large", "[pgmoneta]\nverification = 99999999999999w\n", 2, "verification", "too large"},
