@@ -17,9 +17,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the recordings with what client and server send now")
 
-// A recording is one exchange as it was seen on a socket: the bodies of request and response, whose frames are
-// plain. Files of testdata/wire are named by the command and, after a dash, by what is special. Those of the commands of
-// 0.22 are of C pgmoneta as far as it was seen answering them, all others of a daemon of this program.
+// A recording is one exchange: the bodies of request and response, whose frames are plain. Files of testdata/wire are
+// named by the command and, after a dash, by what is special. What is said in them was said by C pgmoneta, as far as it
+// was seen answering a command, and else by a daemon of this program; only paths are others. Which members
+// pgmoneta-cli sends is tested there.
 type recording struct {
 	name              string
 	request, response Document
