@@ -253,7 +253,7 @@ func TestConversionIsInterrupted(t *testing.T) {
 		t.Errorf("cancelled as the job of a server: exit %d\n%s", code, out)
 	}
 	d.must(t, "cancel", "-", fmt.Sprint(number))
-	if o := <-first; o.Status || o.Code != mgmt.CodeBzip2Other || !strings.Contains(o.Message, "stopped") {
+	if o := <-first; o.Status || o.Code != mgmt.CodeBzip2Other || !strings.Contains(o.Message, "cancelled on request") {
 		t.Errorf("cancelled: %+v", o)
 	}
 	if o := <-second; !o.Status {
