@@ -170,7 +170,7 @@ func TestKnownFramesAreFound(t *testing.T) {
 // A base whose packs are gone, cut off or marked as damaged is passed over for an older one.
 func TestOnlyBasesThatCanBeTrustedAreReferredTo(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(t, 1)
+	w := newWorld(t, 1, coding{codec: container.None})
 	for _, l := range []repo.Label{"20261121120001", "20261121120002", "20261121120003"} {
 		w.live["pg_xact/"+string(l)] = string(l)
 		if err := w.backup(ctx, l, ""); err != nil {

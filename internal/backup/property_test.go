@@ -14,7 +14,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,23 +33,48 @@ const (
 // cluster is the content of a data directory by path.
 type cluster map[string]string
 
+// A coding is how a world stores.
+type coding struct {
+	codec container.Codec
+	keys  repo.Keys
+}
+
+// A state is what should be true of a backup. The zero state is that of one that is gone.
+type state struct {
+	content cluster
+	listed  bool
+	trashed bool
+	keep    bool
+}
+
+func (s state) gone() bool { return !s.listed && !s.trashed }
+
+// same says whether both differ in nothing but content.
+func (s state) same(o state) bool {
+	return s.listed == o.listed && s.trashed == o.trashed && (s.gone() || s.keep == o.keep)
+}
+
+func (s state) String() string {
+	return fmt.Sprintf("listed %t, in the trash %t, to be kept %t", s.listed, s.trashed, s.keep)
+}
+
 // A world is a cluster, a repository whose power may fail, and what should be in it.
 type world struct {
 	t       *testing.T
 	rand    *rand.Rand
+	coding  coding
 	fs      *durable.Fault
 	repo    *repo.Repository
 	live    cluster
-	backups map[repo.Label]cluster
-	cut     int // operation at which the power fails; 0 = never
+	backups map[repo.Label]state // those that are not gone
+	cut     int                  // operation at which the power fails; 0 = never
 	log     []string
 	seconds int
-
-	compacted int // packs
+	did     map[string]int // how often what came to its end
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), live: cluster{}, backups: map[repo.Label]cluster{}}
+func newWorld(t *testing.T, seed uint64, c coding) *world {
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), coding: c, live: cluster{}, backups: map[repo.Label]state{}, did: map[string]int{}}
 	w.boot(t.TempDir())
 	for range 6 {
 		w.change()
@@ -73,6 +97,7 @@ func (w *world) boot(dir string) {
 	if w.repo, err = repo.Open(w.fs, dir, "primary"); err != nil {
 		w.t.Fatal(err)
 	}
+	w.repo.UseKeys(w.coding.keys)
 }
 
 func (w *world) bytes(n int) string {
@@ -189,8 +214,11 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 	if err := w.repo.Sweep(ctx); err != nil {
 		return err
 	}
+	if err := w.repo.Bind(ctx, repo.OwnerJob, "1"); err != nil {
+		return err
+	}
 	j := &job{Options: Options{Repo: w.repo, Base: on, Log: slog.New(slog.DiscardHandler)}}
-	j.summary = repo.Summary{Server: "primary", Label: label, Type: repo.Full, System: "1", SegmentSize: 1 << 20, Cipher: "none", FrameBytes: tinyFrame}
+	j.summary = repo.Summary{Server: "primary", Label: label, Type: repo.Full, System: "1", SegmentSize: 1 << 20, Codec: w.coding.codec.String(), Cipher: w.repo.Cipher().String(), FrameBytes: tinyFrame}
 	b, k, err := j.openBase(ctx)
 	if err != nil {
 		return err
@@ -206,14 +234,14 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 		return err
 	}
 	defer rows.Abort()
-	pipe, err := newPipeline(ctx, w.repo, label, layout{codec: container.None, workers: 2, frame: tinyFrame, pack: tinyPack}, k, rows)
+	pipe, err := newPipeline(ctx, w.repo, label, layout{codec: w.coding.codec, workers: 2, frame: tinyFrame, pack: tinyPack}, k, rows)
 	if err != nil {
 		return err
 	}
 	f := &files{pipe: pipe, seed: maphash.MakeSeed(), received: func(int64) {}}
 	var base cluster
 	if on != "" {
-		base = w.backups[on]
+		base = w.backups[on].content
 		b.blockSize = tinyBlock
 		if b.rows, err = b.manifest.Index(ctx); err != nil {
 			pipe.abort(err)
@@ -234,30 +262,133 @@ func (w *world) backup(ctx context.Context, label, on repo.Label) error {
 
 // step does something.
 func (w *world) step(ctx context.Context) error {
-	labels := slices.Sorted(maps.Keys(w.backups))
-	kind := w.rand.IntN(10)
-	var label repo.Label
-	if len(labels) > 0 {
-		label = labels[w.rand.IntN(len(labels))]
-	}
-	switch {
+	label := w.oneOf(func(s state) bool { return s.listed })
+	deleted := w.oneOf(func(s state) bool { return s.trashed })
+	switch kind := w.rand.IntN(16); {
+	case kind >= 13 && deleted != "":
+		return w.outOfTheTrash(ctx, deleted)
+	case kind >= 12 && label != "":
+		return w.intoTheTrash(ctx, label)
+	case kind >= 10 && label != "":
+		return w.keep(ctx, label)
 	case kind == 9:
 		w.log = append(w.log, "collect")
 		return w.repo.Sweep(ctx)
 	case kind >= 7 && label != "":
-		packs := w.repo.PacksOf(ctx, label)
-		w.log = append(w.log, "delete "+string(label))
-		err := w.repo.Delete(ctx, label)
-		w.settle(label, w.backups[label], err)
-		if err != nil {
-			return err
-		}
-		return w.compact(ctx, packs)
+		return w.delete(ctx, label)
 	case kind >= 4 && label != "":
 		return w.take(ctx, label)
 	default:
 		return w.take(ctx, "")
 	}
+}
+
+// oneOf returns one of the backups that is so, or none.
+func (w *world) oneOf(is func(state) bool) repo.Label {
+	var labels []repo.Label
+	for _, l := range slices.Sorted(maps.Keys(w.backups)) {
+		if is(w.backups[l]) {
+			labels = append(labels, l)
+		}
+	}
+	if len(labels) == 0 {
+		return ""
+	}
+	return labels[w.rand.IntN(len(labels))]
+}
+
+// delete deletes a backup, if it is not to be kept or by force.
+func (w *world) delete(ctx context.Context, label repo.Label) error {
+	packs := w.repo.PacksOf(ctx, label)
+	if w.rand.IntN(2) == 0 {
+		if err := w.settle(w.byForce("delete", label), label, state{}, w.repo.Delete(ctx, label)); err != nil {
+			return err
+		}
+		return w.compact(ctx, packs)
+	}
+	_, err := w.repo.Expire(ctx, label)
+	if w.refused("delete", label, err) {
+		return nil
+	}
+	if err := w.settle("delete", label, w.unlessKept(label, state{}), err); err != nil {
+		return err
+	}
+	return w.compact(ctx, packs)
+}
+
+func (w *world) intoTheTrash(ctx context.Context, label repo.Label) error {
+	after := w.backups[label]
+	after.listed, after.trashed = false, true
+	if w.rand.IntN(2) == 0 {
+		_, err := w.repo.Trash(ctx, time.Unix(0, 0), true, label)
+		return w.settle(w.byForce("trash", label), label, after, err)
+	}
+	_, err := w.repo.Trash(ctx, time.Unix(0, 0), false, label)
+	if w.refused("trash", label, err) {
+		return nil
+	}
+	return w.settle("trash", label, w.unlessKept(label, after), err)
+}
+
+// outOfTheTrash brings a backup back or deletes it for good.
+func (w *world) outOfTheTrash(ctx context.Context, label repo.Label) error {
+	if w.rand.IntN(2) == 0 {
+		packs := w.repo.PacksOf(ctx, label)
+		_, err := w.repo.Purge(ctx, label)
+		if err := w.settle("purge", label, state{}, err); err != nil {
+			return err
+		}
+		return w.compact(ctx, packs)
+	}
+	_, err := w.repo.Undelete(ctx, string(label))
+	after := w.backups[label]
+	after.listed, after.trashed = true, false
+	return w.settle("undelete", label, after, err)
+}
+
+// keep wants a backup to be kept, or not any more.
+func (w *world) keep(ctx context.Context, label repo.Label) error {
+	after := w.backups[label]
+	after.keep = !after.keep
+	_, err := w.repo.ChangeNote(ctx, label, time.Unix(0, 0), func(n *repo.Note) error {
+		n.Keep = after.keep
+		return nil
+	})
+	what := "unkeep"
+	if after.keep {
+		what = "keep"
+	}
+	return w.settle(what, label, after, err)
+}
+
+func (w *world) byForce(what string, label repo.Label) string {
+	if w.backups[label].keep {
+		return what + " by force what is to be kept"
+	}
+	return what + " by force"
+}
+
+// unlessKept is what a deletion without force leads to.
+func (w *world) unlessKept(label repo.Label, after state) state {
+	if was := w.backups[label]; was.keep {
+		return was
+	}
+	return after
+}
+
+// refused reports whether a deletion without force was, as it must be for a backup that is to be kept, and only then.
+func (w *world) refused(what string, label repo.Label, err error) bool {
+	w.t.Helper()
+	var kept *repo.KeptError
+	refused := errors.As(err, &kept) && kept.Err == nil
+	if refused != w.backups[label].keep && !errors.Is(err, durable.ErrPowerCut) {
+		w.fail("%s %s, which is %s: %v", what, label, w.backups[label], err)
+	}
+	if refused {
+		w.log = append(w.log, what+" "+string(label)+": refused")
+		w.did[what+" refused"]++
+	}
+	return refused
 }
 
 // compact writes some of the packs again, however little that pays.
@@ -268,7 +399,7 @@ func (w *world) compact(ctx context.Context, packs []string) error {
 	if err != nil && !errors.Is(err, durable.ErrPowerCut) {
 		w.fail("%v", err)
 	}
-	w.compacted += done.Packs
+	w.did["compact"] += done.Packs
 	return err
 }
 
@@ -280,29 +411,46 @@ func (w *world) take(ctx context.Context, on repo.Label) error {
 	label := repo.NewLabel(time.Date(2026, 11, 21, 12, 0, w.seconds, 0, time.UTC), "")
 	w.log = append(w.log, fmt.Sprintf("backup %s on %q of %d files", label, on, len(w.live)))
 	err := w.backup(ctx, label, on)
-	w.settle(label, maps.Clone(w.live), err)
-	return err
+	what := "backup"
+	if on != "" {
+		what = "incremental backup"
+	}
+	return w.settle(what, label, state{content: maps.Clone(w.live), listed: true}, err)
 }
 
 // settle updates the model: after an error whoever looks decides whether it was done.
-func (w *world) settle(label repo.Label, content cluster, err error) {
-	_, was := w.backups[label]
-	switch {
-	case err == nil && was:
-		delete(w.backups, label)
-	case err == nil:
-		w.backups[label] = content
-	default:
-		if !errors.Is(err, durable.ErrPowerCut) {
-			w.fail("%v", err)
-		}
-		w.boot(w.survivor())
-		if w.listed()[label] {
-			w.backups[label] = content
-		} else {
-			delete(w.backups, label)
-		}
+func (w *world) settle(what string, label repo.Label, after state, err error) error {
+	w.t.Helper()
+	w.log = append(w.log, fmt.Sprintf("%s: %s, %v", label, what, err))
+	if err == nil {
+		w.did[what]++
+	} else {
+		after = w.afterwards(label, after, err)
 	}
+	if after.gone() {
+		delete(w.backups, label)
+	} else {
+		w.backups[label] = after
+	}
+	return err
+}
+
+// afterwards is what is true of a backup after the power has failed: what was, or what should be.
+func (w *world) afterwards(label repo.Label, after state, err error) state {
+	w.t.Helper()
+	if !errors.Is(err, durable.ErrPowerCut) {
+		w.fail("%v", err)
+	}
+	w.did["power cut"]++
+	w.boot(w.survivor())
+	found, before := w.found()[label], w.backups[label]
+	switch {
+	case found.same(after):
+		return after
+	case !found.same(before):
+		w.fail("backup %s was %s, should be %s, and is %s", label, before, after, found)
+	}
+	return before
 }
 
 func (w *world) survivor() string {
@@ -313,19 +461,38 @@ func (w *world) survivor() string {
 	return dir
 }
 
-func (w *world) listed() map[repo.Label]bool {
+// found is what the repository says of its backups.
+func (w *world) found() map[repo.Label]state {
 	list, err := w.repo.Backups(context.Background())
 	if err != nil {
 		w.fail("%v", err)
 	}
-	labels := map[repo.Label]bool{}
+	trash, err := w.repo.InTrash(context.Background())
+	if err != nil {
+		w.fail("%v", err)
+	}
+	found := map[repo.Label]state{}
 	for _, b := range list {
 		if b.Err != nil {
 			w.fail("%v", b.Err)
 		}
-		labels[b.Label] = true
+		found[b.Label] = state{listed: true, keep: w.kept(b.Label)}
 	}
-	return labels
+	for _, b := range trash {
+		if b.Err != nil || found[b.Label].listed {
+			w.fail("backup %s in the trash: listed %t, %v", b.Label, found[b.Label].listed, b.Err)
+		}
+		found[b.Label] = state{trashed: true, keep: w.kept(b.Label)}
+	}
+	return found
+}
+
+func (w *world) kept(label repo.Label) bool {
+	n, err := w.repo.Note(context.Background(), label)
+	if err != nil {
+		w.fail("%v", err)
+	}
+	return n.Keep
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -333,20 +500,20 @@ func (w *world) fail(format string, args ...any) {
 	w.t.Fatalf("%s\nafter:\n  %s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n  "))
 }
 
-// check compares what is listed with the model, byte for byte; with exact also that no
+// check compares what is listed and what is in the trash with the model, byte for byte; with exact also that no
 // pack is there that nothing needs.
 func (w *world) check(exact bool) {
 	w.t.Helper()
-	listed := w.listed()
-	if len(listed) != len(w.backups) {
-		w.fail("listed %v, want %v", listed, slices.Sorted(maps.Keys(w.backups)))
+	found := w.found()
+	if len(found) != len(w.backups) {
+		w.fail("found %v, want %v", found, slices.Sorted(maps.Keys(w.backups)))
 	}
 	used := map[string]bool{}
 	for label, want := range w.backups {
-		if !listed[label] {
-			w.fail("backup %s is not listed", label)
+		if !found[label].same(want) {
+			w.fail("backup %s is %s, want %s", label, found[label], want)
 		}
-		w.checkBackup(label, want, used)
+		w.checkBackup(label, want.content, used)
 	}
 	unfinished, err := w.repo.Unfinished(context.Background())
 	if err != nil {
@@ -410,51 +577,71 @@ func (w *world) checkBackup(label repo.Label, want cluster, used map[string]bool
 	}
 }
 
-// Whatever is taken, deleted, collected and interrupted in whatever order: what is
-// listed restores byte for byte, and after a collection nothing is left that no
-// backup needs.
+// codingOf returns another pair for each seed, each codec and each cipher among the first five.
+func codingOf(t *testing.T, seed uint64) coding {
+	t.Helper()
+	codecs := []container.Codec{container.None, container.Gzip, container.Zstd, container.LZ4, container.Bzip2}
+	ciphers := []container.Cipher{container.Plain, container.AES256, container.AES192, container.AES128}
+	return coding{codecs[seed%uint64(len(codecs))], keysFor(t, ciphers[seed%uint64(len(ciphers))])}
+}
+
+// Whatever is taken, deleted, kept, brought back, collected and interrupted in whatever order,
+// in whatever codec and cipher: what is listed restores byte for byte, so does what waits in the
+// trash, nothing that is to be kept goes without force, and after a collection nothing is left
+// that no backup needs.
 func TestBackupsStandAloneWhateverHappens(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(4)
+	seeds := uint64(5)
 	if os.Getenv("PGMONETA_TEST_LONG") != "" {
 		seeds = 200
 	}
-	var compacted atomic.Int64
+	did := map[string]int{}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			w := newWorld(t, seed)
-			ctx := context.Background()
-			for range 25 {
-				if w.rand.IntN(3) == 0 {
-					w.cut = w.fs.Ops() + 1 + w.rand.IntN(60)
-				}
-				err := w.step(ctx)
-				if w.cut != 0 && w.fs.Ops() >= w.cut {
-					w.boot(w.survivor()) // a collection was interrupted, or something that does not matter
-				}
-				w.cut = 0
-				w.check(err == nil && strings.HasPrefix(w.log[len(w.log)-1], "collect"))
+		c := codingOf(t, seed)
+		t.Run(fmt.Sprintf("%d %s %s", seed, c.codec, c.keys.Cipher), func(t *testing.T) {
+			w := newWorld(t, seed, c)
+			w.run(context.Background())
+			for what, n := range w.did {
+				did[what] += n
 			}
-			if err := w.repo.Sweep(ctx); err != nil {
-				w.fail("%v", err)
-			}
-			if err := errors.Join(w.repo.ForgetUnfinished(ctx, time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), w.repo.Sweep(ctx)); err != nil {
-				w.fail("%v", err)
-			}
-			w.check(true)
-			report, err := w.repo.Check(ctx, repo.CheckOptions{Full: true})
-			if err != nil {
-				w.fail("%v", err)
-			}
-			for _, f := range report.Findings {
-				if !strings.HasSuffix(f.Object, "/backup_manifest") { // nobody wrote one
-					w.fail("check: %+v", f)
-				}
-			}
-			compacted.Add(int64(w.compacted))
 		})
 	}
-	if compacted.Load() == 0 {
-		t.Error("no pack was ever compacted")
+	t.Logf("%d sequences: %v", seeds, did)
+	for _, what := range []string{"backup", "incremental backup", "keep", "unkeep", "delete", "delete refused", "delete by force what is to be kept",
+		"trash", "trash refused", "trash by force what is to be kept", "undelete", "purge", "compact", "power cut"} {
+		if did[what] == 0 {
+			t.Errorf("%s never happened", what)
+		}
+	}
+}
+
+// run does things in turn, now and then with a power cut, and checks everything after each.
+func (w *world) run(ctx context.Context) {
+	for range 30 {
+		if w.rand.IntN(3) == 0 {
+			w.cut = w.fs.Ops() + 1 + w.rand.IntN(60)
+		}
+		err := w.step(ctx)
+		if w.cut != 0 && w.fs.Ops() >= w.cut {
+			w.boot(w.survivor()) // a collection was interrupted, or something that does not matter
+		}
+		w.cut = 0
+		w.check(err == nil && w.log[len(w.log)-1] == "collect")
+	}
+	if err := w.repo.Sweep(ctx); err != nil {
+		w.fail("%v", err)
+	}
+	if err := errors.Join(w.repo.ForgetUnfinished(ctx, time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)), w.repo.Sweep(ctx)); err != nil {
+		w.fail("%v", err)
+	}
+	w.check(true)
+	report, err := w.repo.Check(ctx, repo.CheckOptions{Full: true})
+	if err != nil {
+		w.fail("%v", err)
+	}
+	for _, f := range report.Findings {
+		if !strings.HasSuffix(f.Object, "/backup_manifest") { // nobody wrote one
+			w.fail("check: %+v", f)
+		}
 	}
 }

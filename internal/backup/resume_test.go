@@ -29,6 +29,16 @@ func packBytes(t *testing.T, r *repo.Repository) (n int64) {
 	return n
 }
 
+// keysFor returns keys for a cipher.
+func keysFor(t *testing.T, cipher container.Cipher) repo.Keys {
+	t.Helper()
+	master, err := vault.MasterWire{Derived: vault.NewSecretWire(base64.StdEncoding.EncodeToString(make([]byte, 64)))}.Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return repo.Keys{Cipher: cipher, Master: func() (*vault.MasterKey, error) { return master, nil }}
+}
+
 // What a backup has stored when it is killed or cancelled is found again by the next one,
 // which stores what is missing and nothing else.
 func TestInterruptedBackupIsResumed(t *testing.T) {
@@ -40,16 +50,12 @@ func TestInterruptedBackupIsResumed(t *testing.T) {
 	s.Exec(t, "VACUUM FREEZE")
 	s.Exec(t, "CHECKPOINT")
 	ctx := context.Background()
-	master, err := vault.MasterWire{Derived: vault.NewSecretWire(base64.StdEncoding.EncodeToString(make([]byte, 64)))}.Key()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, cipher := range map[string]container.Cipher{"plain": container.Plain, "sealed": container.AES256} {
 		for _, source := range []Source{Files, Stream} {
 			for _, end := range []string{"killed", "cancelled"} {
 				t.Run(name+" "+string(source)+" "+end, func(t *testing.T) {
 					base := t.TempDir()
-					keys := repo.Keys{Cipher: cipher, Master: func() (*vault.MasterKey, error) { return master, nil }}
+					keys := keysFor(t, cipher)
 					o := sealedBed(t, s, base, keys)
 					o.Source, o.packBytes, o.Codec, o.Level = source, 1<<20, container.Zstd, 1
 

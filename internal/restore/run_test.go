@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
@@ -364,7 +365,8 @@ func TestCancelledRestoreRemovesWhatItWrote(t *testing.T) {
 
 // Whichever operation a restore dies at, PostgreSQL cannot start on what it
 // left unless that is complete, and the next restore completes it. The same
-// holds when one operation fails and the restore cleans up by itself.
+// holds when one operation fails and the restore cleans up by itself. Each operation
+// fails with another error every day, and with all of them under PGMONETA_TEST_LONG.
 func TestRestoreInterruptedAtEveryOperation(t *testing.T) {
 	f := newFixture(t)
 	f.plainBackup(summary(first, 1, 3, 3))
@@ -372,10 +374,16 @@ func TestRestoreInterruptedAtEveryOperation(t *testing.T) {
 	want := wantedTree(first)
 	want["pg_wal/"+f.name(1, 3)] = walText(1, 3)
 	want["pg_wal/archive_status/"+f.name(1, 3)+".done"] = ""
+	shifts := []int{int(time.Now().Unix() / (24 * 60 * 60) % int64(len(failures)))}
+	if os.Getenv("PGMONETA_TEST_LONG") != "" {
+		shifts = []int{0, 1, 2}
+	}
 	for _, kill := range []bool{true, false} {
 		t.Run(fmt.Sprintf("kill %v", kill), func(t *testing.T) {
 			t.Parallel()
-			for n := 1; interrupt(&fixture{t, f.Repository}, n, kill, want); n++ {
+			for _, shift := range shifts {
+				for n := 1; interrupt(&fixture{t, f.Repository}, n, kill, failures[(n+shift)%len(failures)], want); n++ {
+				}
 			}
 		})
 	}
@@ -384,12 +392,11 @@ func TestRestoreInterruptedAtEveryOperation(t *testing.T) {
 // failures are what an operation of an interrupted restore may return.
 var failures = [...]error{errors.New("interrupted"), syscall.ENOSPC, syscall.EIO}
 
-// interrupt runs a restore that fails at operation n, and at all later ones too
-// if it is to be killed. It reports whether there were that many.
-func interrupt(f *fixture, n int, kill bool, want map[string]string) bool {
+// interrupt runs a restore whose operation n fails, and all later ones too if it is
+// to be killed. It reports whether there were that many.
+func interrupt(f *fixture, n int, kill bool, failed error, want map[string]string) bool {
 	f.t.Helper()
 	dir := f.t.TempDir()
-	failed := failures[n%len(failures)]
 	var mu sync.Mutex
 	count := 0
 	err := Run(context.Background(), planIn(f, dir, first, ""), RunOptions{op: func(string, string) error {
@@ -407,9 +414,9 @@ func interrupt(f *fixture, n int, kill bool, want map[string]string) bool {
 		return false
 	}
 	if !errors.Is(err, failed) {
-		f.t.Fatalf("operation %d: %v", n, err)
+		f.t.Fatalf("operation %d, %v: %v", n, failed, err)
 	}
-	checkLeftovers(f, dir, want, fmt.Sprintf("operation %d", n))
+	checkLeftovers(f, dir, want, fmt.Sprintf("operation %d, %v", n, failed))
 	return true
 }
 

@@ -10,7 +10,9 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,10 +64,14 @@ func TestRemoteManagement(t *testing.T) {
 	d.start(t)
 	d.waitStreaming(t, "primary")
 
-	remote := func(password string, args ...string) (string, int) {
+	client := func(password string, args ...string) *exec.Cmd {
 		t.Helper()
 		all := append([]string{"-c", d.path("client.conf"), "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "dba", "-P", password, "-F", "raw"}, args...)
-		cmd := pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), all...)
+		return pgtest.Command(t, d.dir, filepath.Join(d.bin, "pgmoneta-cli"), all...)
+	}
+	remote := func(password string, args ...string) (string, int) {
+		t.Helper()
+		cmd := client(password, args...)
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
@@ -81,8 +87,18 @@ func TestRemoteManagement(t *testing.T) {
 	}
 
 	// A renewed certificate counts from the next connection on, and SIGUSR1 opens
-	// the port again; neither touches the stream.
-	worker := d.worker(t, "primary")
+	// the port again; neither touches the stream, nor a backup and the client that waits for it.
+	const title = "pgmoneta: backup primary"
+	stream := func() string {
+		return fmt.Sprint(d.worker(t, "primary"), " ", s.QueryString(t, "SELECT pid FROM pg_stat_replication WHERE application_name = 'pgmoneta'"))
+	}
+	before := stream()
+	waiting := &command{cmd: client("letmein:ß", "backup", "primary")}
+	waiting.cmd.Stdout, waiting.cmd.Stderr = &waiting.out, &waiting.out
+	if err := waiting.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	backup := d.hold(t, title)
 	d.certify(t)
 	if out, code := remote("letmein:ß", "ping"); code != 0 {
 		t.Errorf("with a new certificate: exit %d: %s", code, out)
@@ -96,8 +112,23 @@ func TestRemoteManagement(t *testing.T) {
 		}
 		return nil
 	})
-	if out, code := remote("letmein:ß", "ping"); code != 0 || d.worker(t, "primary") != worker {
+	if out, code := remote("letmein:ß", "ping"); code != 0 {
 		t.Errorf("after SIGUSR1: exit %d: %s", code, out)
+	}
+	if pids := d.children(title); !slices.Equal(pids, []int{backup}) {
+		t.Errorf("after SIGUSR1 processes %v take the backup that process %d took before", pids, backup)
+	}
+	if err := syscall.Kill(backup, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waiting.done(t)
+	s.SwitchWAL(t)
+	d.waitFlushed(t, "primary", s)
+	if after := stream(); after != before {
+		t.Errorf("worker and walsender are %s after SIGUSR1 and were %s before", after, before)
+	}
+	if n := d.must(t, "list-backup", "primary")["NumberOfBackups"]; n != 1.0 {
+		t.Errorf("%v backups are listed", n)
 	}
 
 	if err := os.Remove(d.path(".pgmoneta/root.crt")); err != nil {
