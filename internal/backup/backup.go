@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/manifest"
 	"github.com/pgmoneta/pgmoneta-go/internal/pg"
@@ -137,16 +139,7 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	if err != nil {
 		return repo.Summary{}, err
 	}
-	if j.summary.Overlaid {
-		if err := j.crossCheck(ctx, j.base); err != nil {
-			return repo.Summary{}, err
-		}
-	}
-	j.Progress("Sync", 0, 0)
-	if err := j.stage.Commit(ctx); err != nil {
-		return repo.Summary{}, err
-	}
-	if err := j.awaitWAL(ctx); err != nil {
+	if err := j.settle(ctx); err != nil {
 		return repo.Summary{}, err
 	}
 	if ctx.Err() != nil {
@@ -160,6 +153,30 @@ func (j *job) run(ctx context.Context) (repo.Summary, error) {
 	j.tidy(ctx)
 	j.Progress("Done", 0, 0)
 	return j.summary, nil
+}
+
+// settle waits until what was stored is on stable storage and the repository holds the WAL
+// of the backup, and meanwhile compares blocks that were not sent.
+func (j *job) settle(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	synced := make(chan struct{})
+	g.Go(func() error {
+		defer close(synced)
+		return j.stage.Commit(ctx)
+	})
+	g.Go(func() error { return j.awaitWAL(ctx) })
+	g.Go(func() error { // the only one that tells progress
+		if j.summary.Overlaid {
+			if err := j.crossCheck(ctx, j.base); err != nil {
+				return err
+			}
+		}
+		j.Progress("Sync", 0, 0)
+		<-synced
+		j.Progress("WAL", 0, 0)
+		return nil
+	})
+	return g.Wait()
 }
 
 // tidy removes what interrupted backups have left and this one did not need. This one is
@@ -479,16 +496,14 @@ func (j *job) conclude(f *files, stored int64) error {
 // last segment is soon complete; behind a standby it fills at the speed of the
 // primary.
 func (j *job) awaitWAL(ctx context.Context) error {
-	j.Progress("WAL", 0, 0)
 	plan, err := verify.PlanWAL(ctx, j.Repo, j.summary)
 	if err != nil {
 		return err
 	}
-	idleSince := time.Now()
+	began := time.Now()
+	idleSince := began
 	announced := false
-	// On a quiet server the last segment is all there is to wait for.
-	pause := time.Millisecond
-	for ; ; pause = min(2*pause, 50*time.Millisecond) {
+	for {
 		missing, err := verify.FirstMissing(ctx, j.Repo, plan)
 		if err != nil || missing == "" {
 			return errors.Join(err, verify.Segments(ctx, j.Repo, plan, j.summary.SegmentSize, j.Workers))
@@ -508,7 +523,8 @@ func (j *job) awaitWAL(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(pause):
+		// On a quiet server the last segment is all there is to wait for.
+		case <-time.After(min(max(time.Since(began)/16, time.Millisecond), 50*time.Millisecond)):
 		}
 	}
 }
