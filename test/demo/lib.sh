@@ -22,7 +22,7 @@ since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; 
 human() { awk -v n="$1" 'BEGIN { split("B kB MB GB TB", u, " "); i = 1; while (n >= 1024 && i < 5) { n /= 1024; i++ } printf (i == 1 ? "%d %s" : "%.1f %s"), n, u[i] }'; }
 
 # size_of PATH...: bytes of the files below.
-size_of() { { du -sb --total "$@" 2>/dev/null || true; } | awk 'END { print $1 + 0 }'; }
+size_of() { { du -sb --total "$@" 2>/dev/null || true; } | awk 'END { printf "%.0f", $1 }'; }
 
 # as COMMAND...: runs a command as the account, in an environment that nothing of the caller's changes. The process keeps
 # its id, so that what is started in the background can be waited for.
