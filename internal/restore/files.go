@@ -36,9 +36,10 @@ type file struct {
 
 	dirty atomic.Int64 // bytes written since the kernel was last asked to write them to disk
 
-	mu    sync.Mutex
-	f     *os.File // nil until the first piece
-	fresh bool     // it was not there before; set with f
+	mu     sync.Mutex
+	f      *os.File        // nil until the first piece
+	direct *durable.Direct // set with f
+	fresh  bool            // it was not there before; set with f
 }
 
 // A piece is a run of a frame that belongs into a file.
@@ -50,6 +51,10 @@ type piece struct {
 	zero   bool  // it is of no frame: no extent covers it
 	found  bool  // the file has it already
 }
+
+// waitingWriters are the goroutines beyond the workers: a write past the page cache waits for
+// the disk, and others decode meanwhile.
+const waitingWriters = 4
 
 // A task is one frame and all files that need it one after the other.
 type task struct {
@@ -77,11 +82,12 @@ type files struct {
 
 	stats Stats // changed atomically
 
-	tasks   chan *task // sending hands the task over
-	lengths [][]uint32 // plain lengths of frames, by pack; used by the finding goroutine only
-	current *task      // used by the finding goroutine only
-	bytes   int64      // sizes of files so far; used by the finding goroutine only
-	control *repo.File // row of global/pg_control; used by the finding goroutine only
+	tasks    chan *task    // sending hands the task over
+	decoding chan struct{} // holds a token for each goroutine that reads and decodes
+	lengths  [][]uint32    // plain lengths of frames, by pack; used by the finding goroutine only
+	current  *task         // used by the finding goroutine only
+	bytes    int64         // sizes of files so far; used by the finding goroutine only
+	control  *repo.File    // row of global/pg_control; used by the finding goroutine only
 
 	mu    sync.Mutex
 	opens map[*file]bool
@@ -91,6 +97,7 @@ type files struct {
 // run writes everything but global/pg_control, whose row it leaves in control.
 func (w *files) run(ctx context.Context) error {
 	w.tasks = make(chan *task, 2*w.workers)
+	w.decoding = make(chan struct{}, w.workers)
 	w.lengths = make([][]uint32, len(w.manifest.Packs))
 	w.opens = map[*file]bool{}
 	g, ctx := errgroup.WithContext(ctx)
@@ -98,12 +105,12 @@ func (w *files) run(ctx context.Context) error {
 		defer close(w.tasks)
 		return w.find(ctx)
 	})
-	for range w.workers {
+	for range w.workers + waitingWriters {
 		g.Go(func() error { return w.work(ctx) })
 	}
 	err := g.Wait()
 	for f := range w.opens {
-		_ = f.f.Close()
+		_ = f.close()
 	}
 	if err == nil && w.control == nil {
 		err = errors.New("the backup has no global/pg_control")
@@ -288,7 +295,9 @@ func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comp
 		return w.pieces(ctx, t, nil, c)
 	}
 	return w.packs.Use(ctx, t.pack, func(r *container.Reader) error {
+		w.decoding <- struct{}{}
 		plain, err := w.frame(r, t, s, c)
+		<-w.decoding
 		if err != nil {
 			return fmt.Errorf("file %q: %w", t.pieces[0].of.row.Path, err)
 		}
@@ -329,7 +338,7 @@ func (w *files) pieces(ctx context.Context, t *task, plain []byte, c *comparer) 
 	return nil
 }
 
-// writebackEvery is how many bytes of a file the kernel is asked to write at once, while
+// writebackEvery is how many bytes of a file, of those in the page cache, the kernel is asked to write at once, while
 // others are decoded. Left to itself it would begin with a tenth of the memory full.
 const writebackEvery = 16 << 20
 
@@ -361,13 +370,26 @@ func (w *files) piece(p piece, plain []byte, c *comparer) error {
 	if err := w.tree.op("write", p.of.row.Path); err != nil {
 		return err
 	}
-	_, err := p.of.f.WriteAt(want, p.offset)
-	atomic.AddInt64(&w.stats.Written, p.length)
-	if p.of.dirty.Add(p.length) >= writebackEvery {
-		p.of.dirty.Store(0)
-		durable.StartWriteback(p.of.f)
+	if err := p.of.write(want, p.offset); err != nil {
+		return err
 	}
+	atomic.AddInt64(&w.stats.Written, p.length)
 	p.of.wrote(p.offset, want)
+	return nil
+}
+
+// write writes bytes of a file, those of a new one past the page cache if that can be.
+func (f *file) write(b []byte, offset int64) error {
+	if f.fresh {
+		if done, err := f.direct.WriteAt(b, offset); done || err != nil {
+			return err
+		}
+	}
+	_, err := f.f.WriteAt(b, offset)
+	if f.dirty.Add(int64(len(b))) >= writebackEvery {
+		f.dirty.Store(0)
+		durable.StartWriteback(f.f)
+	}
 	return err
 }
 
@@ -399,14 +421,21 @@ func (w *files) opened(f *file) (err error) {
 	if err != nil {
 		return err
 	}
+	f.direct = durable.NewDirect(f.f)
 	w.mu.Lock()
 	w.opens[f] = true
 	w.mu.Unlock()
-	if f.row.Size > 0 || !f.fresh {
-		err = f.f.Truncate(f.row.Size)
+	switch {
+	case f.fresh && f.row.Size >= durable.DirectLeast:
+		return durable.Reserve(f.f, f.row.Size)
+	case f.row.Size > 0 || !f.fresh:
+		return f.f.Truncate(f.row.Size)
 	}
-	return err
+	return nil
 }
+
+// close closes a file of which something was opened.
+func (f *file) close() error { return errors.Join(f.direct.Close(), f.f.Close()) }
 
 // release ends one reference to a file; the last one finishes the file.
 func (w *files) release(f *file) error {
@@ -420,13 +449,13 @@ func (w *files) release(f *file) error {
 	}
 	w.mu.Unlock()
 	if err := w.tree.op("close", f.row.Path); err != nil {
-		return errors.Join(err, f.f.Close())
+		return errors.Join(err, f.close())
 	}
 	var err error
 	if mode := fs.FileMode(f.row.Mode) & fs.ModePerm; mode != 0 && (mode != 0o600 || !f.fresh) {
 		err = f.f.Chmod(mode)
 	}
-	if err := errors.Join(err, f.f.Close()); err != nil {
+	if err := errors.Join(err, f.close()); err != nil {
 		return err
 	}
 	return f.root.Chtimes(f.name, f.row.ModTime, f.row.ModTime)

@@ -177,7 +177,7 @@ const openPacks = 64
 func (j *runner) files(ctx context.Context, m *repo.Manifest) (content []byte, modified time.Time, sums []string, err error) {
 	var mu sync.Mutex
 	done := int64(0)
-	w := &files{tree: j.tree, manifest: m, workers: j.Workers, spend: j.spend, packs: j.plan.repo.PackSet(m.Packs, j.Workers+openPacks),
+	w := &files{tree: j.tree, manifest: m, workers: j.Workers, spend: j.spend, packs: j.plan.repo.PackSet(m.Packs, j.Workers+waitingWriters+openPacks),
 		wrote: func(n int64) {
 			mu.Lock()
 			defer mu.Unlock()

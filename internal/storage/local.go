@@ -206,6 +206,23 @@ type localUpload struct {
 	name   string // path of the object
 	temp   string
 	closed bool
+
+	direct *durable.Direct
+	length int64
+}
+
+// Write writes blocks that come large and aligned, as those of packs do, past the page cache.
+func (u *localUpload) Write(b []byte) (int, error) {
+	done, err := u.direct.WriteAt(b, u.length)
+	n := len(b)
+	if !done && err == nil {
+		n, err = u.File.WriteAt(b, u.length)
+	}
+	if err != nil {
+		return 0, err
+	}
+	u.length += int64(n)
+	return n, nil
 }
 
 func (s *localStage) Create(_ context.Context, name string) (Upload, error) {
@@ -218,7 +235,7 @@ func (s *localStage) Create(_ context.Context, name string) (Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &localUpload{File: f, stage: s, name: final, temp: temp}
+	u := &localUpload{File: f, stage: s, name: final, temp: temp, direct: durable.NewDirect(f)}
 	s.uploads = append(s.uploads, u)
 	return u, nil
 }
@@ -231,7 +248,7 @@ func (u *localUpload) Close() error {
 	u.closed = true
 	u.stage.sync.Go(func() error {
 		err := u.Sync()
-		return errors.Join(err, u.File.Close())
+		return errors.Join(err, u.direct.Close(), u.File.Close())
 	})
 	return nil
 }
@@ -282,7 +299,7 @@ func (s *localStage) Abort() error {
 	for _, u := range s.uploads {
 		if !u.closed {
 			u.closed = true
-			_ = u.File.Close()
+			_ = errors.Join(u.direct.Close(), u.File.Close())
 		}
 	}
 	_ = s.sync.Wait()
