@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Direct writes large blocks to a file past the page cache (O_DIRECT). For what is written once
+// A Direct writes and reads large blocks of a file past the page cache (O_DIRECT). For what is written once
 // and not read soon, such as a data directory that is restored or a pack, the cache is all cost: pages to be
 // found and cleared, a copy, a flood of writing at the sync, and the pages of a database that give way to it.
 // Beside that an error of the disk is told by the very write that met it.
 //
-// What is written is as durable as by any write: not before the file or its file system is synced. Blocks that are
-// written through it and those that are written to the file itself must not overlap.
+// What is written is as durable as by any write: not before the file or its file system is synced. Nothing else
+// may write the same blocks at the same time.
 //
-// WriteAt may be called by several goroutines at once.
+// WriteAt and ReadAt may be called by several goroutines at once.
 type Direct struct {
 	file io.WriterAt
 
@@ -32,22 +32,19 @@ type Direct struct {
 const (
 	// directBlock divides addresses, offsets and lengths, as disks with blocks of 4 KiB want it.
 	directBlock = 4096
-	// DirectLeast is how many bytes a write has that goes past the page cache. Smaller ones
-	// would take longer than the copy that they save.
+	// DirectLeast is how many bytes are written or read past the page cache at least. For fewer
+	// that would take longer than the copy that it saves.
 	DirectLeast = 64 << 10
 )
 
-// NewDirect returns a Direct for f, an [*os.File] or a [File]. A File of another [FS] than [OS] takes
-// all writes itself, and so do file systems that cannot do it. Close it before f.
+// NewDirect returns a Direct for f, an [*os.File] or a [File] that is open for reading and writing. With a File of
+// another [FS] than [OS], and on file systems that have no such thing, it does nothing. Close it before f.
 func NewDirect(f io.WriterAt) *Direct { return &Direct{file: f} }
 
 // WriteAt writes b at an offset and reports whether it has. If not, because b is too small, not aligned, or
 // the file system has no direct writes, the caller writes b to the file itself.
 func (d *Direct) WriteAt(b []byte, at int64) (done bool, err error) {
-	if len(b) < DirectLeast || len(b)%directBlock != 0 || at%directBlock != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%directBlock != 0 {
-		return false, nil
-	}
-	f := d.open()
+	f := d.open(b, at)
 	if f == nil {
 		return false, nil
 	}
@@ -58,8 +55,25 @@ func (d *Direct) WriteAt(b []byte, at int64) (done bool, err error) {
 	return err == nil, err
 }
 
-// open opens the file once more. That does not go by its name, which may be another file's by now.
-func (d *Direct) open() *os.File {
+// ReadAt reads from an offset as [io.ReaderAt] says, and reports whether it has, as WriteAt does.
+func (d *Direct) ReadAt(b []byte, at int64) (n int, done bool, err error) {
+	f := d.open(b, at)
+	if f == nil {
+		return 0, false, nil
+	}
+	n, err = f.ReadAt(b, at)
+	if errors.Is(err, unix.EINVAL) {
+		return 0, false, nil // as above, or the file ends within a block
+	}
+	return n, true, err
+}
+
+// open opens the file once more, when it is first needed. That does not go by its name, which may be another file's
+// by now. It returns nil when b is not to be written or read there.
+func (d *Direct) open(b []byte, at int64) *os.File {
+	if len(b) < DirectLeast || len(b)%directBlock != 0 || at%directBlock != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%directBlock != 0 {
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.opened {
@@ -78,7 +92,7 @@ func (d *Direct) open() *os.File {
 		return nil
 	}
 	_ = raw.Control(func(fd uintptr) {
-		again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+		again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 		if err == nil {
 			d.f = os.NewFile(uintptr(again), file.Name())
 		}
@@ -86,7 +100,7 @@ func (d *Direct) open() *os.File {
 	return d.f
 }
 
-// Close ends direct writes.
+// Close ends it; everything is left to the caller from then on.
 func (d *Direct) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -2,6 +2,8 @@ package durable_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -69,8 +71,18 @@ func TestDirectWritesEverythingWhereItBelongs(t *testing.T) {
 	if write(t, f, d, want[block*blocks:], block*blocks) {
 		t.Error("an end that is no whole block was written past the page cache")
 	}
+	for _, at := range []int64{0, block, blocks * block} {
+		got := make([]byte, block)
+		n, done, err := d.ReadAt(got, at)
+		if done && (err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(got[:n], want[at:at+int64(n)]) || n < block && at < blocks*block) {
+			t.Errorf("%d bytes from %d are not those of the file: %v", n, at, err)
+		}
+	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if _, done, err := d.ReadAt(make([]byte, block), 0); done || err != nil {
+		t.Errorf("a closed one read: %v", err)
 	}
 	if write(t, f, d, want[:block], 0) {
 		t.Error("a closed one wrote")

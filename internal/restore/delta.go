@@ -152,17 +152,21 @@ func (t *tree) reuse(r *os.Root, name string) (f *os.File, fresh bool, err error
 
 // A comparer compares what is in the target with what belongs there. It is used by one goroutine.
 type comparer struct {
-	have  []byte // of a frame, or of a piece
-	block []byte
+	have  []byte // of a frame
+	block []byte // of a piece
 }
 
-// found reports whether a task's frame is in the target as a whole: the pieces are
-// put together, and the frame's hash decides. Those in have are then its bytes.
-func (c *comparer) found(w *files, r *container.Reader, t *task) (bool, error) {
-	plain := int64(r.Frame(t.frame).Plain)
-	if c.have == nil {
-		c.have = make([]byte, container.FrameLimit)
+// newComparer returns a comparer, nil when there is nothing to compare with.
+func newComparer(over bool) *comparer {
+	if !over {
+		return nil
 	}
+	return &comparer{have: make([]byte, container.FrameLimit), block: make([]byte, container.FrameLimit)}
+}
+
+// gather puts the bytes of a task's frame together in have, out of the pieces that the target has, and returns
+// those, nil when they do not make up a frame. Only its hash tells whether it is the same.
+func (c *comparer) gather(w *files, r *container.Reader, t *task) ([]*piece, error) {
 	at := int64(0)
 	var used []*piece
 	for i := range t.pieces {
@@ -171,36 +175,30 @@ func (c *comparer) found(w *files, r *container.Reader, t *task) (bool, error) {
 			continue // a second use of the same bytes is compared with them later
 		}
 		if err := w.opened(p.of); err != nil {
-			return false, err
+			return nil, err
 		}
 		if p.of.fresh {
-			return false, nil
+			return nil, nil
 		}
-		n, err := p.of.f.ReadAt(c.have[at:at+p.length], p.offset)
+		n, err := p.of.read(c.have[at:at+p.length], p.offset)
 		if err != nil && !errors.Is(err, io.EOF) {
-			return false, err
+			return nil, err
 		}
 		if int64(n) < p.length {
-			return false, nil
+			return nil, nil
 		}
 		at, used = at+p.length, append(used, p)
 	}
-	if at != plain || !r.Matches(t.frame, c.have[:plain]) {
-		return false, nil
+	if at != int64(r.Frame(t.frame).Plain) {
+		return nil, nil
 	}
-	for _, p := range used {
-		p.found = true
-	}
-	return true, nil
+	return used, nil
 }
 
 // differs reports whether a run of a file holds other bytes than want.
-func (c *comparer) differs(f *os.File, want []byte, offset int64) (bool, error) {
-	if c.block == nil {
-		c.block = make([]byte, container.FrameLimit)
-	}
+func (c *comparer) differs(f *file, want []byte, offset int64) (bool, error) {
 	b := c.block[:len(want)]
-	n, err := f.ReadAt(b, offset)
+	n, err := f.read(b, offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
@@ -215,7 +213,7 @@ func (c *comparer) clear(w *files, f *file, offset, length int64) (wrote int64, 
 	zeros := make([]byte, min(length, zeroRun))
 	for length > 0 {
 		n := min(length, zeroRun)
-		other, err := c.differs(f.f, zeros[:n], offset)
+		other, err := c.differs(f, zeros[:n], offset)
 		if err == nil && other {
 			if err = w.tree.op("write", f.row.Path); err == nil {
 				_, err = f.f.WriteAt(zeros[:n], offset)

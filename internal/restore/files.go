@@ -278,12 +278,12 @@ func (w *files) submit(ctx context.Context) error {
 func (w *files) work(ctx context.Context) error {
 	var s container.Scratch
 	defer s.Close()
-	var c comparer
+	c := newComparer(w.tree.over)
 	for t := range w.tasks {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := w.task(ctx, t, &s, &c); err != nil {
+		if err := w.task(ctx, t, &s, c); err != nil {
 			return err
 		}
 	}
@@ -295,9 +295,7 @@ func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comp
 		return w.pieces(ctx, t, nil, c)
 	}
 	return w.packs.Use(ctx, t.pack, func(r *container.Reader) error {
-		w.decoding <- struct{}{}
 		plain, err := w.frame(r, t, s, c)
-		<-w.decoding
 		if err != nil {
 			return fmt.Errorf("file %q: %w", t.pieces[0].of.row.Path, err)
 		}
@@ -307,10 +305,20 @@ func (w *files) task(ctx context.Context, t *task, s *container.Scratch, c *comp
 
 // frame returns the bytes of a task's frame, from the target if that has them.
 func (w *files) frame(r *container.Reader, t *task, s *container.Scratch, c *comparer) ([]byte, error) {
+	var used []*piece
 	if w.tree.over && len(t.pieces) <= comparedPieces {
-		if ok, err := c.found(w, r, t); err != nil || ok {
-			return c.have[:r.Frame(t.frame).Plain], err
+		var err error
+		if used, err = c.gather(w, r, t); err != nil {
+			return nil, err
 		}
+	}
+	w.decoding <- struct{}{}
+	defer func() { <-w.decoding }()
+	if used != nil && r.Matches(t.frame, c.have[:r.Frame(t.frame).Plain]) {
+		for _, p := range used {
+			p.found = true
+		}
+		return c.have[:r.Frame(t.frame).Plain], nil
 	}
 	atomic.AddInt64(&w.stats.Read, int64(r.Frame(t.frame).Stored))
 	return r.ReadFrame(t.frame, s)
@@ -358,7 +366,7 @@ func (w *files) piece(p piece, plain []byte, c *comparer) error {
 		return nil
 	}
 	if !p.of.fresh {
-		other, err := c.differs(p.of.f, want, p.offset)
+		other, err := c.differs(p.of, want, p.offset)
 		if err != nil {
 			return err
 		}
@@ -378,12 +386,10 @@ func (w *files) piece(p piece, plain []byte, c *comparer) error {
 	return nil
 }
 
-// write writes bytes of a file, those of a new one past the page cache if that can be.
+// write writes bytes of a file, past the page cache if that can be.
 func (f *file) write(b []byte, offset int64) error {
-	if f.fresh {
-		if done, err := f.direct.WriteAt(b, offset); done || err != nil {
-			return err
-		}
+	if done, err := f.direct.WriteAt(b, offset); done || err != nil {
+		return err
 	}
 	_, err := f.f.WriteAt(b, offset)
 	if f.dirty.Add(int64(len(b))) >= writebackEvery {
@@ -432,6 +438,14 @@ func (w *files) opened(f *file) (err error) {
 		return f.f.Truncate(f.row.Size)
 	}
 	return nil
+}
+
+// read reads bytes of a file, past the page cache if that can be.
+func (f *file) read(b []byte, offset int64) (int, error) {
+	if n, done, err := f.direct.ReadAt(b, offset); done {
+		return n, err
+	}
+	return f.f.ReadAt(b, offset)
 }
 
 // close closes a file of which something was opened.

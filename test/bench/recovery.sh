@@ -48,8 +48,9 @@ over() {
 	esac
 }
 
+# both_backups: ours a full one, which stores what changed, and theirs one that does.
 both_backups() {
-	our_backup over.backup newest
+	our_backup over.backup
 	rest_backup over.backup --type=incr --compress-type=zst --compress-level=3 --repo1-bundle --repo1-block
 }
 
