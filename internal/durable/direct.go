@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +29,8 @@ type Direct struct {
 }
 
 const (
-	// directBlock divides addresses, offsets and lengths, as disks with blocks of 4 KiB want it.
+	// directBlock divides offsets and lengths, as disks with blocks of 4 KiB want it. Memory that a disk
+	// wants aligned is: Go's allocator gives large slices whole pages.
 	directBlock = 4096
 	// DirectLeast is how many bytes are written or read past the page cache at least. For fewer
 	// that would take longer than the copy that it saves.
@@ -50,7 +50,7 @@ func (d *Direct) WriteAt(b []byte, at int64) (done bool, err error) {
 	}
 	_, err = f.WriteAt(b, at)
 	if errors.Is(err, unix.EINVAL) {
-		return false, nil // larger blocks are wanted, or a part of b is written and the rest is not aligned
+		return false, nil // the disk wants more than that, or a part of b is written and the rest is not aligned
 	}
 	return err == nil, err
 }
@@ -71,7 +71,7 @@ func (d *Direct) ReadAt(b []byte, at int64) (n int, done bool, err error) {
 // open opens the file once more, when it is first needed. That does not go by its name, which may be another file's
 // by now. It returns nil when b is not to be written or read there.
 func (d *Direct) open(b []byte, at int64) *os.File {
-	if len(b) < DirectLeast || len(b)%directBlock != 0 || at%directBlock != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%directBlock != 0 {
+	if len(b) < DirectLeast || len(b)%directBlock != 0 || at%directBlock != 0 {
 		return nil
 	}
 	d.mu.Lock()
