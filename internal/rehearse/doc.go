@@ -3,9 +3,10 @@
 //
 // # Terms
 //
-// The scratch directory holds the restored cluster and nothing else; it is removed
-// at the end, whatever the end is. The private directory holds the socket, the
-// configuration and the log of the server that runs on it.
+// The scratch directory holds the restored cluster and a link to the private directory,
+// which holds the socket, the configuration and the log of the server that runs on the
+// cluster. Both are removed at the end, whatever the end is, or by [Clear] if the process
+// was killed.
 //
 // # Guarantees
 //

@@ -139,6 +139,9 @@ func Clear(ctx context.Context, scratch string) error {
 			return err
 		}
 	}
+	if err := removePrivate(scratch); err != nil {
+		return err
+	}
 	// The files one by one, which can be stopped, then the directories.
 	err = filepath.WalkDir(scratch, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -161,8 +164,7 @@ func Clear(ctx context.Context, scratch string) error {
 
 // start starts the restored cluster and examines it.
 func (r *run) start(ctx context.Context, programs Programs, data string) (err error) {
-	// The path of a Unix socket is short, that of the scratch directory need not be.
-	private, err := os.MkdirTemp("", "pgmoneta-rehearsal-")
+	private, err := makePrivate(directory(r.Scratch))
 	if err != nil {
 		return err
 	}

@@ -102,6 +102,52 @@ func TestReapLeavesOtherProcessesAlone(t *testing.T) {
 	}
 }
 
+// A rehearsal that was killed left its private directory, or the link alone; a link that
+// leads elsewhere is no leave to remove what is there.
+func TestClearRemovesThePrivateDirectory(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	scratch := t.TempDir()
+	for _, made := range []bool{true, false} {
+		if err := os.MkdirAll(directory(scratch), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		private, err := makePrivate(directory(scratch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(private, "log"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !made {
+			if err := os.RemoveAll(private); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Clear(t.Context(), scratch); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{temp, scratch} {
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("made %t: %v, %v are left", made, left, err)
+			}
+		}
+	}
+	other := t.TempDir()
+	if err := os.Mkdir(directory(scratch), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, filepath.Join(directory(scratch), privateLink)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(t.Context(), scratch); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzReadReplay(f *testing.F) {
 	f.Add("1795285200.250 LOG:  redo starts at 0/5000028\n1795285202.750 LOG:  redo done at 1/A0 system usage\n")
 	f.Add("NaN LOG:  redo starts at \n")

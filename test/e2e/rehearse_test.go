@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -284,6 +286,10 @@ func TestRehearsalOfAnEncryptedRepositoryNeedsAWorkspace(t *testing.T) {
 	if len(left()) == 0 {
 		t.Error("the killed rehearsal left nothing, so that nothing is proven here")
 	}
+	private, err := os.Readlink(filepath.Join(dir, "rehearsal", "private"))
+	if err != nil {
+		t.Error(err)
+	}
 	if err := syscall.Kill(d.worker(t, "primary"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +299,9 @@ func TestRehearsalOfAnEncryptedRepositoryNeedsAWorkspace(t *testing.T) {
 		}
 		return nil
 	})
+	if _, err := os.Lstat(private); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the private directory %s is left: %v", private, err)
+	}
 }
 
 // parentOf returns the process that started those of a list and is none of them.
