@@ -81,8 +81,10 @@ func newEncoder(codec Codec, level int, checked bool) (*Encoder, error) {
 		var err error
 		e.zstd, err = zstd.NewWriter(nil,
 			zstd.WithEncoderConcurrency(1),
-			zstd.WithEncoderLevel(zstdLevel(level)),
+			// Before the level, which would halve the blocks: a frame of 128 KiB is one
+			// block then, which is smaller and needs no history.
 			zstd.WithWindowSize(FrameLimit),
+			zstd.WithEncoderLevel(zstdLevel(level)),
 			zstd.WithEncoderCRC(checked)) // the index has a SHA-256 of each frame
 		return e, err
 	case Gzip:
