@@ -44,6 +44,7 @@ func places() map[string]place {
 		"internal/ipc":     {row: 0},
 		"internal/vault":   {row: 0},
 		"internal/version": {row: 0},
+		"internal/sha256s": {row: 0},
 
 		// What people and programs are told about the command lines and what they print.
 		"internal/cmdline":             {row: 0},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgmoneta/pgmoneta-go/internal/container"
 	"github.com/pgmoneta/pgmoneta-go/internal/repo"
+	"github.com/pgmoneta/pgmoneta-go/internal/sha256s"
 	"github.com/pgmoneta/pgmoneta-go/internal/storage"
 )
 
@@ -97,6 +98,10 @@ const packsCommitting = 2
 // packBuffer is what one write takes to a pack: frames are small once they are compressed.
 const packBuffer = 1 << 20
 
+// batchLimit bounds the bytes of a batch: frames of the largest databases are encoded one
+// by one, as it would take too much memory.
+const batchLimit = 4 << 20
+
 // A layout says how a pipeline makes frames and packs.
 type layout struct {
 	codec   container.Codec
@@ -106,6 +111,16 @@ type layout struct {
 	pack    int64 // stored bytes at which a pack is closed
 	check   func(*frame) (sound bool, err error)
 	again   again
+}
+
+// underWay returns how many frames an encoder takes at once, and how many there are in
+// all: two batches for each encoder, two for the reader and the writer.
+func (l layout) underWay() (batch, frames int) {
+	batch = sha256s.Batch
+	if batch*l.frame > batchLimit {
+		batch = 1
+	}
+	return batch, (2*l.workers + 2) * batch
 }
 
 // An again says what is done with frames that have been seen before in the same run.
@@ -129,8 +144,7 @@ func (e *DifferenceError) Error() string {
 
 // newPipeline starts the encoders and the writer. What k knows is not stored again.
 func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l layout, k *known, rows rows) (*pipeline, error) {
-	frames := (2*l.workers + 2) * (container.FrameLimit / l.frame)
-	frames = min(frames, 1024)
+	batch, frames := l.underWay()
 	printer, err := r.NewPrinter(ctx)
 	if err != nil {
 		return nil, err
@@ -148,7 +162,7 @@ func newPipeline(ctx context.Context, r *repo.Repository, label repo.Label, l la
 			p.abort(err)
 			return nil, err
 		}
-		p.wg.Go(func() { p.encodeAll(enc) })
+		p.wg.Go(func() { p.encodeAll(enc, batch) })
 	}
 	p.wg.Go(p.writeAll)
 	return p, nil
@@ -267,16 +281,35 @@ func (p *pipeline) dropPack() {
 	}
 }
 
-func (p *pipeline) encodeAll(enc *container.Encoder) {
+func (p *pipeline) encodeAll(enc *container.Encoder, batch int) {
+	frames := make([]*frame, 0, batch)
+	plain := make([][]byte, 0, batch)
+	sums := make([]sha256s.Sum, 0, batch)
 	for {
-		select {
-		case <-p.ctx.Done():
+		frames = p.take(frames[:0])
+		if len(frames) == 0 {
 			return
-		case f, ok := <-p.encode:
-			if !ok {
+		}
+		fresh := frames[:0]
+		plain = plain[:0]
+		for _, f := range frames {
+			known, err := p.look(f)
+			if err != nil {
+				p.cancel(err)
 				return
 			}
-			if err := p.encodeFrame(f, enc); err != nil {
+			if known {
+				f.done <- struct{}{}
+				continue
+			}
+			fresh, plain = append(fresh, f), append(plain, f.plain)
+		}
+		sums = sha256s.Sums(sums[:0], plain)
+		for i, f := range fresh {
+			if p.ctx.Err() != nil {
+				return
+			}
+			if err := f.encode(enc, sums[i]); err != nil {
 				p.cancel(err)
 				return
 			}
@@ -285,35 +318,65 @@ func (p *pipeline) encodeAll(enc *container.Encoder) {
 	}
 }
 
-// encodeFrame hashes a frame and, when it is new, encodes it.
-func (p *pipeline) encodeFrame(f *frame, enc *container.Encoder) (err error) {
+// take appends a frame to a batch, and those that wait behind it, until the batch is full.
+// It appends none when all is over.
+func (p *pipeline) take(batch []*frame) []*frame {
+	select {
+	case <-p.ctx.Done():
+		return batch
+	case f, ok := <-p.encode:
+		if !ok {
+			return batch
+		}
+		batch = append(batch, f)
+	}
+	for len(batch) < cap(batch) {
+		select {
+		case f, ok := <-p.encode:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, f)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// look reports whether a frame need not be encoded, because it is zero or known.
+func (p *pipeline) look(f *frame) (known bool, err error) {
 	if f.zero = allZero(f.plain); f.zero {
-		return nil
+		return true, nil
 	}
 	print := p.printer.Print(f.plain)
 	at, found := p.known.find(print)
 	if f.known = at; found {
-		return nil
+		return true, nil
 	}
 	if p.again == onlyAgain {
-		return &DifferenceError{f.pieces[0].of.file.Path}
+		return false, &DifferenceError{f.pieces[0].of.file.Path}
 	}
-	f.known, f.print = -1, print
-	if p.check != nil {
-		sound, err := p.check(f)
-		if err != nil {
-			return err
-		}
-		if !sound {
-			// Without a print it is never found, so that whoever reads it is checked.
-			print = container.Print{}
+	f.known, f.print, f.index.Print = -1, print, print
+	if p.check == nil {
+		return false, nil
+	}
+	sound, err := p.check(f)
+	if err == nil && !sound {
+		// Without a print it is never found, so that whoever reads it is checked.
+		f.index.Print = container.Print{}
+		if p.again == soundAgain {
+			f.print = container.Print{}
 		}
 	}
-	f.stored, f.index, err = enc.Append(f.stored[:0], f.plain)
+	return false, err
+}
+
+// encode encodes a frame that is new.
+func (f *frame) encode(enc *container.Encoder, sum sha256s.Sum) (err error) {
+	print := f.index.Print
+	f.stored, f.index, err = enc.AppendSummed(f.stored[:0], f.plain, sum)
 	f.index.Print = print
-	if p.again == soundAgain {
-		f.print = print
-	}
 	return err
 }
 

@@ -122,10 +122,15 @@ func lz4Level(level int) lz4.CompressionLevel {
 // Append encodes plain, which must not be longer than [FrameLimit], behind dst
 // and returns the grown slice and the frame's index entry.
 func (e *Encoder) Append(dst, plain []byte) ([]byte, Frame, error) {
+	return e.AppendSummed(dst, plain, sha256.Sum256(plain))
+}
+
+// AppendSummed is [Encoder.Append] for plain bytes whose SHA-256 is known.
+func (e *Encoder) AppendSummed(dst, plain []byte, sum [sha256.Size]byte) ([]byte, Frame, error) {
 	if len(plain) > FrameLimit {
 		return dst, Frame{}, fmt.Errorf("frame of %d bytes, limit is %d", len(plain), FrameLimit)
 	}
-	f := Frame{Plain: uint32(len(plain)), Sum: sha256.Sum256(plain)}
+	f := Frame{Plain: uint32(len(plain)), Sum: sum}
 	before := len(dst)
 	switch {
 	case e.codec == None:
