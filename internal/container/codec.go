@@ -171,20 +171,30 @@ func (d *Decoder) Decode(dst []byte, codec Codec, f Frame, stored []byte) ([]byt
 // decodeChecked takes the print for the SHA-256 when it agrees. A print that does
 // not agree proves nothing: it may have been made with another key.
 func (d *Decoder) decodeChecked(dst []byte, codec Codec, f Frame, stored []byte, p *Printer) ([]byte, error) {
-	before := len(dst)
-	out, err := d.decode(dst, codec, f, stored)
+	out, err := d.decodeWhole(dst, codec, f, stored)
 	if err != nil {
 		return dst, err
 	}
-	plain := out[before:]
-	if len(plain) != int(f.Plain) {
-		return dst, fmt.Errorf("has %d plain bytes, index says %d", len(plain), f.Plain)
-	}
+	plain := out[len(dst):]
 	if p != nil && p.Print(plain) == f.Print {
 		return out, nil
 	}
 	if sha256.Sum256(plain) != f.Sum {
-		return dst, errors.New("SHA-256 differs from the index")
+		return dst, errSum
+	}
+	return out, nil
+}
+
+var errSum = errors.New("SHA-256 differs from the index")
+
+// decodeWhole appends the plain bytes of a frame to dst, as many as its entry says.
+func (d *Decoder) decodeWhole(dst []byte, codec Codec, f Frame, stored []byte) ([]byte, error) {
+	out, err := d.decode(dst, codec, f, stored)
+	if err != nil {
+		return dst, err
+	}
+	if n := len(out) - len(dst); n != int(f.Plain) {
+		return dst, fmt.Errorf("has %d plain bytes, index says %d", n, f.Plain)
 	}
 	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -219,6 +220,8 @@ func (c *survey) backup(ctx context.Context, l Label) error {
 
 // open reads the index of every pack, and in full its frames, several packs at once.
 func (c *survey) open(ctx context.Context) error {
+	frames := container.NewChecker(c.Workers)
+	defer frames.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.Workers)
 	set := c.repo.PackSet(c.refs, c.Workers+1)
@@ -226,7 +229,7 @@ func (c *survey) open(ctx context.Context) error {
 	for i, ref := range c.refs {
 		p := c.packs[ref.Name]
 		g.Go(func() error {
-			err := set.Use(ctx, i, func(r *container.Reader) error { return c.frames(ctx, p, r) })
+			err := set.Use(ctx, i, func(r *container.Reader) error { return c.frames(ctx, p, r, frames) })
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -240,35 +243,41 @@ func (c *survey) open(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (c *survey) frames(ctx context.Context, p *surveyPack, r *container.Reader) error {
+func (c *survey) frames(ctx context.Context, p *surveyPack, r *container.Reader, frames *container.Checker) error {
 	p.plain, p.stored, p.use = make([]uint32, r.Frames()), make([]uint32, r.Frames()), make([]uint32, r.Frames())
-	var s container.Scratch
-	defer s.Close()
-	read := int64(0)
 	for i := range p.plain {
 		f := r.Frame(i)
 		p.plain[i], p.stored[i] = f.Plain, f.Stored
-		if !c.Full || f.Dropped() {
-			continue
+	}
+	if c.Full {
+		if err := c.read(ctx, p, r, frames); err != nil {
+			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if _, err := r.ReadFrame(i, &s); err != nil {
-			p.bad[i] = err
-			c.found(p.name, nil, "", err)
-		}
-		read += int64(f.Plain)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.report.Read += read
 	c.done += p.size
 	c.Progress("Packs", c.done, c.total)
 	if c.Full {
 		c.report.Checked = append(c.report.Checked, p.name)
 	}
 	return nil
+}
+
+// read reads the frames of a pack.
+func (c *survey) read(ctx context.Context, p *surveyPack, r *container.Reader, frames *container.Checker) error {
+	err := frames.Check(ctx, r, func(i int, err error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.report.Read += int64(p.plain[i])
+		if err != nil {
+			p.bad[i] = err
+		}
+	})
+	for _, i := range slices.Sorted(maps.Keys(p.bad)) {
+		c.found(p.name, nil, "", p.bad[i])
+	}
+	return err
 }
 
 // references follows every extent of backup number n, from 1.

@@ -117,13 +117,15 @@ type checker struct {
 // packs reads every frame of every pack the backup refers to, several packs at once.
 func (c *checker) packs(ctx context.Context) error {
 	c.frames = make([][]uint32, len(c.manifest.Packs))
+	frames := container.NewChecker(c.o.Workers)
+	defer frames.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.o.Workers)
 	set := c.repo.PackSet(c.manifest.Packs, c.o.Workers+1)
 	defer set.Close()
 	for i := range c.manifest.Packs {
 		g.Go(func() error {
-			err := set.Use(ctx, i, func(p *container.Reader) error { return c.pack(ctx, i, p) })
+			err := set.Use(ctx, i, func(p *container.Reader) error { return c.pack(ctx, i, p, frames) })
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -136,26 +138,21 @@ func (c *checker) packs(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (c *checker) pack(ctx context.Context, i int, p *container.Reader) error {
-	var s container.Scratch
-	defer s.Close()
+func (c *checker) pack(ctx context.Context, i int, p *container.Reader, frames *container.Checker) error {
 	lengths := make([]uint32, p.Frames())
-	for n := range p.Frames() {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	for n := range lengths {
 		lengths[n] = p.Frame(n).Plain
 		if p.Frame(n).Dropped() {
 			c.drop(frameID{i, n})
-			continue
 		}
-		if _, err := p.ReadFrame(n, &s); err != nil {
+	}
+	c.frames[i] = lengths // each goroutine its own pack
+	return frames.Check(ctx, p, func(n int, err error) {
+		if err != nil {
 			c.mark(frameID{i, n}, err)
 		}
 		c.count(int64(lengths[n]))
-	}
-	c.frames[i] = lengths // each goroutine its own pack
-	return nil
+	})
 }
 
 func (c *checker) count(n int64) {
