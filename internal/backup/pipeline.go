@@ -2,7 +2,6 @@ package backup
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -346,7 +345,7 @@ func (p *pipeline) take(batch []*frame) []*frame {
 
 // look reports whether a frame need not be encoded, because it is zero or known.
 func (p *pipeline) look(f *frame) (known bool, err error) {
-	if f.zero = allZero(f.plain); f.zero {
+	if f.zero = container.Zeros(f.plain); f.zero {
 		return true, nil
 	}
 	print := p.printer.Print(f.plain)
@@ -378,19 +377,6 @@ func (f *frame) encode(enc *container.Encoder, sum sha256s.Sum) (err error) {
 	f.stored, f.index, err = enc.AppendSummed(f.stored[:0], f.plain, sum)
 	f.index.Print = print
 	return err
-}
-
-// allZero reports whether b holds nothing but zeros. Data seldom begins with
-// many, so that looking costs next to nothing.
-func allZero(b []byte) bool {
-	const step = 512
-	zeros := [step]byte{}
-	for ; len(b) > step; b = b[step:] {
-		if !bytes.Equal(b[:step], zeros[:]) {
-			return false
-		}
-	}
-	return bytes.Equal(b, zeros[:len(b)])
 }
 
 func (p *pipeline) writeAll() {

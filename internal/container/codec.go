@@ -122,7 +122,7 @@ func lz4Level(level int) lz4.CompressionLevel {
 // Append encodes plain, which must not be longer than [FrameLimit], behind dst
 // and returns the grown slice and the frame's index entry.
 func (e *Encoder) Append(dst, plain []byte) ([]byte, Frame, error) {
-	return e.AppendSummed(dst, plain, sha256.Sum256(plain))
+	return e.AppendSummed(dst, plain, sum(plain))
 }
 
 // AppendSummed is [Encoder.Append] for plain bytes whose SHA-256 is known.
@@ -179,7 +179,7 @@ func (d *Decoder) decodeChecked(dst []byte, codec Codec, f Frame, stored []byte,
 	if p != nil && p.Print(plain) == f.Print {
 		return out, nil
 	}
-	if sha256.Sum256(plain) != f.Sum {
+	if sum(plain) != f.Sum {
 		return dst, errSum
 	}
 	return out, nil

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -60,6 +61,31 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil || !bytes.Equal(got, plain) {
 				t.Errorf("%s, %d bytes: %d bytes came back, %v", codec, n, len(got), err)
 			}
+		}
+	}
+}
+
+func TestZeros(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 100, FrameLimit - 1, FrameLimit} {
+		zeros := make([]byte, n)
+		if !Zeros(zeros) || sum(zeros) != sha256.Sum256(zeros) {
+			t.Errorf("%d zeros: %t, or another sum", n, Zeros(zeros))
+		}
+		for _, i := range []int{0, n / 2, n - 1} {
+			if n == 0 {
+				break
+			}
+			zeros[i] = 1
+			if Zeros(zeros) || sum(zeros) != sha256.Sum256(zeros) {
+				t.Errorf("%d bytes, of which byte %d is none: %t, or another sum", n, i, Zeros(zeros))
+			}
+			zeros[i] = 0
+		}
+	}
+	plain := make([]byte, 3*FrameLimit)
+	for _, codec := range codecs {
+		if got, err := unpack(pack(t, codec, plain)); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%s: %d bytes came back, %v", codec, len(got), err)
 		}
 	}
 }
