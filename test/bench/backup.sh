@@ -47,15 +47,18 @@ peer_codec() {
 }
 
 # change HOW ROUND: one row on every hundredth page (a page has 61 rows), a run of a hundredth of the rows, or every
-# hundredth row, which is on more than half of the pages.
+# hundredth row, which is on more than half of the pages. Its WAL is stored when this returns: storing it would slow the
+# program that comes first.
 change() {
-	local where rows=$((scale * 100000))
+	local where segment rows=$((scale * 100000))
 	case $1 in
 	scattered) where="aid % 6100 = $2" ;;
 	clustered) where="aid BETWEEN $((rows / 10 * $2)) AND $((rows / 10 * $2 + rows / 100))" ;;
 	rows) where="aid % 100 = $2" ;;
 	esac
 	sql "$port" -c "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE $where" -c CHECKPOINT
+	segment=$(sql "$port" -c 'SELECT pg_walfile_name(pg_switch_wal())')
+	await 300 "storing" test -e "$(stored_segment "$segment")" || die "$segment is not stored; $(daemon_trouble)"
 }
 
 # second_fulls: full backups, each after a change since the one before.
