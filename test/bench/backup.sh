@@ -89,6 +89,12 @@ incremental() {
 	esac
 }
 
+# summarized: the server has summarized WAL up to its last checkpoint. The program that comes first would wait for it.
+summarized() {
+	local redo='(SELECT redo_lsn FROM pg_control_checkpoint())'
+	[ "$(sql "$port" -c "SELECT summarized_lsn >= $redo FROM pg_get_wal_summarizer_state()")" = t ]
+}
+
 # incrementals: each is based on the one before, of all programs after the same change.
 incrementals() {
 	local round how program taken=0
@@ -101,6 +107,7 @@ incrementals() {
 		for how in "${backup_changes[@]}"; do
 			note "round $round of $rounds: incremental backup, $how"
 			change "$how" $((round + rounds))
+			await 120 "the summary of WAL" summarized || die "the server summarizes no WAL"
 			for program in $(in_turn "$round" ours basebackup pgbackrest); do incremental "$program" "$how"; done
 		done
 	done
