@@ -97,9 +97,13 @@ const packsCommitting = 2
 // packBuffer is what one write takes to a pack: frames are small once they are compressed.
 const packBuffer = 1 << 20
 
-// batchLimit bounds the bytes of a batch: frames of the largest databases are encoded one
-// by one, as it would take too much memory.
-const batchLimit = 4 << 20
+const (
+	// batchLimit bounds the bytes of a batch: frames of the largest databases are encoded
+	// one by one, as it would take too much memory.
+	batchLimit = 4 << 20
+	// underWayLimit bounds the bytes of all frames where there are many encoders.
+	underWayLimit = 128 << 20
+)
 
 // A layout says how a pipeline makes frames and packs.
 type layout struct {
@@ -119,7 +123,8 @@ func (l layout) underWay() (batch, frames int) {
 	if batch*l.frame > batchLimit {
 		batch = 1
 	}
-	return batch, (2*l.workers + 2) * batch
+	frames = (2*l.workers + 2) * batch
+	return batch, min(frames, max(underWayLimit/l.frame, l.workers+2))
 }
 
 // An again says what is done with frames that have been seen before in the same run.
