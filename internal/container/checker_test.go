@@ -48,13 +48,18 @@ func frames(t testing.TB, codec Codec, n int) []byte {
 	return out.Bytes()
 }
 
-// found returns what a checker tells of each frame, and what reading them one by one does.
-func found(t *testing.T, k *Checker, b []byte) (checked, read map[int]string) {
+func open(t *testing.T, b []byte) *Reader {
 	t.Helper()
 	r, err := NewReader("pack/test/1", bytes.NewReader(b), int64(len(b)), Pack)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// found returns what a checker tells of each frame, and what reading them one by one does.
+func found(t *testing.T, k *Checker, r *Reader) (checked, read map[int]string) {
+	t.Helper()
 	text := func(err error) string {
 		if err != nil {
 			return err.Error()
@@ -63,7 +68,7 @@ func found(t *testing.T, k *Checker, b []byte) (checked, read map[int]string) {
 	}
 	var mu sync.Mutex
 	checked, read = map[int]string{}, map[int]string{}
-	err = k.Check(t.Context(), r, func(i int, err error) {
+	err := k.Check(t.Context(), r, func(i int, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if checked[i] != "" {
@@ -91,14 +96,14 @@ func TestCheckerFindsWhatReadingFinds(t *testing.T) {
 	defer k.Close()
 	for _, codec := range codecs {
 		b := frames(t, codec, 120)
-		checked, read := found(t, k, b)
+		checked, read := found(t, k, open(t, b))
 		if len(checked) != 120-120/7 || !maps.Equal(checked, read) {
 			t.Errorf("%s: %d frames, %v, by reading %v", codec, len(checked), checked, read)
 		}
 		for at := headerSize; at < len(b)-120*entrySize-trailerSize-8; at += 1 + len(b)/4 {
 			damaged := bytes.Clone(b)
 			damaged[at] ^= 0x40
-			if checked, read := found(t, k, damaged); !maps.Equal(checked, read) {
+			if checked, read := found(t, k, open(t, damaged)); !maps.Equal(checked, read) {
 				t.Errorf("%s: byte %d flipped: %v, by reading %v", codec, at, checked, read)
 			}
 		}
@@ -108,16 +113,12 @@ func TestCheckerFindsWhatReadingFinds(t *testing.T) {
 func TestCheckerEndsWithItsContext(t *testing.T) {
 	k := NewChecker(2)
 	defer k.Close()
-	b := frames(t, None, 1000)
-	r, err := NewReader("pack/test/1", bytes.NewReader(b), int64(len(b)), Pack)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := open(t, frames(t, None, 1000))
 	enough := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var mu sync.Mutex
 	n := 0
-	err = k.Check(ctx, r, func(int, error) {
+	err := k.Check(ctx, r, func(int, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if n++; n == 100 {

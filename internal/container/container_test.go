@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -152,7 +153,17 @@ func FuzzReader(f *testing.F) {
 	for _, codec := range codecs {
 		f.Add(pack(f, codec, []byte("plain bytes of a small file")))
 	}
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = unpack(b) })
+	k := NewChecker(1)
+	f.Cleanup(k.Close)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := NewReader("pack/test/1", bytes.NewReader(b), int64(len(b)), Pack)
+		if err != nil {
+			return
+		}
+		if checked, read := found(t, k, r); !maps.Equal(checked, read) {
+			t.Errorf("%v, by reading %v", checked, read)
+		}
+	})
 }
 
 func FuzzFrame(f *testing.F) {
