@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -101,6 +102,8 @@ const (
 	// batchLimit bounds the bytes of a batch: frames of the largest databases are encoded
 	// one by one, as it would take too much memory.
 	batchLimit = 4 << 20
+	// batchPatience is how long an encoder waits for a batch to fill.
+	batchPatience = 2 * time.Millisecond
 	// underWayLimit bounds the bytes of all frames where there are many encoders.
 	underWayLimit = 128 << 20
 )
@@ -289,8 +292,10 @@ func (p *pipeline) encodeAll(enc *container.Encoder, batch int) {
 	frames := make([]*frame, 0, batch)
 	plain := make([][]byte, 0, batch)
 	sums := make([]sha256s.Sum, 0, batch)
+	patience := time.NewTimer(batchPatience)
+	defer patience.Stop()
 	for {
-		frames = p.take(frames[:0])
+		frames = p.take(frames[:0], patience)
 		if len(frames) == 0 {
 			return
 		}
@@ -322,9 +327,9 @@ func (p *pipeline) encodeAll(enc *container.Encoder, batch int) {
 	}
 }
 
-// take appends a frame to a batch, and those that wait behind it, until the batch is full.
-// It appends none when all is over.
-func (p *pipeline) take(batch []*frame) []*frame {
+// take appends a frame to a batch, and those that come behind it in no time, until the
+// batch is full. It appends none when all is over.
+func (p *pipeline) take(batch []*frame, patience *time.Timer) []*frame {
 	select {
 	case <-p.ctx.Done():
 		return batch
@@ -334,6 +339,7 @@ func (p *pipeline) take(batch []*frame) []*frame {
 		}
 		batch = append(batch, f)
 	}
+	patience.Reset(batchPatience)
 	for len(batch) < cap(batch) {
 		select {
 		case f, ok := <-p.encode:
@@ -341,7 +347,10 @@ func (p *pipeline) take(batch []*frame) []*frame {
 				return batch
 			}
 			batch = append(batch, f)
-		default:
+		// More may never come: all other frames can be waiting for one of these to be written.
+		case <-patience.C:
+			return batch
+		case <-p.ctx.Done():
 			return batch
 		}
 	}
