@@ -15,8 +15,8 @@ type Checker struct{ idle chan *checking }
 // checking is what one processor needs.
 type checking struct {
 	Scratch
-	frames []int
-	plain  [][]byte
+	frames []int    // those that were decoded
+	whole  [][]byte // their plain bytes
 	sums   []sha256s.Sum
 }
 
@@ -68,7 +68,7 @@ func (k *Checker) Check(ctx context.Context, r *Reader, found func(frame int, er
 
 // check reads some of the frames from..to-1, and returns the first that it did not.
 func (c *checking) check(r *Reader, from, to int, found func(frame int, err error)) int {
-	c.frames, c.plain = c.frames[:0], c.plain[:0]
+	c.frames, c.whole = c.frames[:0], c.whole[:0]
 	if c.Scratch.plain == nil {
 		c.Scratch.plain = make([]byte, 0, checkBytes)
 	}
@@ -88,9 +88,9 @@ func (c *checking) check(r *Reader, from, to int, found func(frame int, err erro
 			found(from, &DamagedError{Object: r.name, Frame: from, Err: err})
 			continue
 		}
-		c.frames, c.plain, out = append(c.frames, from), append(c.plain, plain[len(out):]), plain
+		c.frames, c.whole, out = append(c.frames, from), append(c.whole, plain[len(out):]), plain
 	}
-	c.sums = sha256s.Sums(c.sums[:0], c.plain)
+	c.sums = sha256s.Sums(c.sums[:0], c.whole)
 	for n, i := range c.frames {
 		if c.sums[n] != r.frames[i].Sum {
 			found(i, &DamagedError{Object: r.name, Frame: i, Err: errSum})
